@@ -1,0 +1,1 @@
+//! Case to calibrated verdict: screen, precedents, judge.

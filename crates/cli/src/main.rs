@@ -1,0 +1,2 @@
+//! `inwarden`: thin commands over the engine.
+fn main() {}

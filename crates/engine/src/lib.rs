@@ -1,0 +1,1 @@
+//! The security analyst that lives inside the process: Warden and Guard.

@@ -1,0 +1,1 @@
+//! Event formats: recordings and event JSON in both directions.

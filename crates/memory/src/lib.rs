@@ -1,0 +1,1 @@
+//! Stores precedents and documents and returns the top-k with provenance.

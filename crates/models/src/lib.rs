@@ -1,0 +1,1 @@
+//! Finds, fetches, checks and caches model files by id.

@@ -1,0 +1,1 @@
+//! Carries an action out and proves it.

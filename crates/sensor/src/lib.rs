@@ -1,0 +1,1 @@
+//! Loads the eBPF programs, reads the rings, keeps the process tree, decodes to events.

@@ -1,0 +1,1 @@
+//! Recordings, golden-file helper and house-rule tests; a dev-dependency only.

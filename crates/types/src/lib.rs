@@ -1,0 +1,44 @@
+//! The shared nouns of Inwarden.
+//!
+//! An [`Event`] is what happened, a [`Verdict`] what the classifier believes
+//! about the [`Case`] it belongs to, a [`Decision`] what policy rules, and an
+//! [`ActionReport`] what was then carried out. The four are never merged.
+//!
+//! This crate holds values only: no I/O, no async, no serialisation. File and
+//! wire formats are versioned structs of their own at the edges
+//! (`inwarden-feeds`, the bindings).
+//!
+//! Values here can hold command lines, which can hold secrets. The `Debug`
+//! output of [`Argv`] and [`ToolCall`] is therefore redacted: it shows lengths,
+//! never content.
+
+mod action;
+mod case;
+mod decision;
+mod event;
+mod ids;
+mod process;
+mod provenance;
+mod scope;
+mod score;
+mod time;
+mod tool_call;
+mod verdict;
+
+pub use action::{ActionOutcome, ActionReport, ProcessOutcome, RefusedReason};
+pub use case::{Case, EmptyCase};
+pub use decision::{Action, Decision, DecisionReason, Mode, PolicyId};
+pub use event::{Event, EventData, EventKind, ExitStatus, Losses};
+pub use ids::{
+    BootId, CaseId, CgroupId, EventId, Gid, NamespaceInode, ParseBootIdError, ProcessKey, Tgid,
+    Tid, Uid,
+};
+pub use process::{Ancestor, Argv, Image, Process};
+pub use provenance::{Provenance, SourceKind};
+pub use scope::Scope;
+pub use score::{RawScore, Score, ScoreOutOfRange};
+pub use time::{BootTime, WallTime};
+pub use tool_call::ToolCall;
+pub use verdict::{
+    Evidence, Label, SettledBy, Stage, StageTimes, Technique, UndeterminedReason, Verdict,
+};
