@@ -1,0 +1,172 @@
+//! What can go wrong, grouped by who must act.
+
+use std::{io, path::PathBuf};
+
+use inwarden_types::Tgid;
+
+use crate::EmbedError;
+
+/// An error of the store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemoryError {
+    // The caller.
+    /// The store was opened read-only.
+    #[error("the store {path} is open read-only; open it for writing to change it")]
+    ReadOnly {
+        /// The store's directory.
+        path: PathBuf,
+    },
+    /// A text or field is empty or too long.
+    #[error("{field} has {bytes} bytes; allowed are {min} to {max}")]
+    Length {
+        /// Which field.
+        field: &'static str,
+        /// Its length.
+        bytes: usize,
+        /// The shortest allowed.
+        min: usize,
+        /// The longest allowed.
+        max: usize,
+    },
+    /// Too many records in one call.
+    #[error("{records} records in one call; allowed are {max}")]
+    BatchTooLarge {
+        /// How many came.
+        records: usize,
+        /// How many may come.
+        max: usize,
+    },
+    /// The number of hits asked for is out of range.
+    #[error("top_k_retrieval is {given}; allowed are 1 to {max}")]
+    TopKRetrieval {
+        /// What was asked for.
+        given: usize,
+        /// The most allowed.
+        max: usize,
+    },
+    /// A filter that nothing can pass.
+    #[error("the filter on {field} names no value, so nothing can pass it")]
+    EmptyFilter {
+        /// Which filter.
+        field: &'static str,
+    },
+
+    // The operator.
+    /// Another opener, in this process or another, owns the store.
+    #[error(
+        "the store {path} is in use by {}; one process owns a store at a time",
+        owner.map_or_else(|| "another reader or writer".to_owned(), |tgid| format!("process {}", tgid.0))
+    )]
+    Locked {
+        /// The store's directory.
+        path: PathBuf,
+        /// The owner's TGID, as it wrote it into the lock file.
+        owner: Option<Tgid>,
+    },
+    /// There is no store to read.
+    #[error("there is no store at {path}; it is made when it is first opened for writing")]
+    Absent {
+        /// The directory asked for.
+        path: PathBuf,
+    },
+    /// The directory holds something else.
+    #[error("{path} is not a store and not empty; choose a directory of its own")]
+    NotAStore {
+        /// The directory asked for.
+        path: PathBuf,
+    },
+    /// The store was written by a newer version of this crate.
+    #[error("the store {path} has format {found}; this version reads up to {supported}")]
+    NewerFormat {
+        /// The store's directory.
+        path: PathBuf,
+        /// The format found.
+        found: u64,
+        /// The newest format that can be read.
+        supported: u64,
+    },
+    /// The store's vectors come from another embedder.
+    #[error(
+        "the store {path} was embedded by {stored}, not {given}; use that embedder or a store of its own"
+    )]
+    DifferentEmbedder {
+        /// The store's directory.
+        path: PathBuf,
+        /// The embedder of the store.
+        stored: String,
+        /// The embedder given.
+        given: String,
+    },
+    /// The store's vectors have another length than the embedder's.
+    #[error("the store {path} has vectors of length {stored}; the embedder gives {given}")]
+    DifferentDimension {
+        /// The store's directory.
+        path: PathBuf,
+        /// The length in the store.
+        stored: usize,
+        /// The length the embedder gives.
+        given: usize,
+    },
+    /// The file system is too full to write safely.
+    #[error("{path} has {free_bytes} bytes free; a write needs {needed_bytes}")]
+    DiskSpace {
+        /// The store's directory.
+        path: PathBuf,
+        /// What is free to this user.
+        free_bytes: u64,
+        /// What must be free.
+        needed_bytes: u64,
+    },
+    /// The operating system refused.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+
+    // The data.
+    /// The store's files do not hold what was written.
+    #[error("the store is damaged at {path}: {reason}")]
+    Corrupt {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong; never a stored text.
+        reason: String,
+    },
+
+    // The embedder.
+    /// The embedder failed; nothing was written.
+    #[error(transparent)]
+    Embed(#[from] EmbedError),
+    /// The embedder broke the contract of [`crate::Embed`]; nothing was written.
+    #[error("embedder {embedder} broke its contract: {reason}")]
+    EmbedderContract {
+        /// The identity of the embedder.
+        embedder: String,
+        /// How.
+        reason: String,
+    },
+
+    // The storage engine.
+    /// The storage engine failed or panicked.
+    #[error("the storage engine failed to {step} the {collection}: {reason}")]
+    Engine {
+        /// Which collection.
+        collection: &'static str,
+        /// What it was doing.
+        step: &'static str,
+        /// What it said.
+        reason: String,
+    },
+    /// An earlier write failed, so no further write is acknowledged.
+    #[error("an earlier write to the {collection} failed; reopen the store")]
+    Failed {
+        /// Which collection.
+        collection: &'static str,
+    },
+}
