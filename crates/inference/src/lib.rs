@@ -1,1 +1,50 @@
 //! Qwen2.5 and MiniLM in process: weights, tokenizer, prefix cache, label scoring, embeddings.
+//!
+//! The work this crate is built for: a long prompt prefix that many texts
+//! share, a short text, and a closed set of labels. [`Qwen2::prefix`] runs the
+//! shared part once; [`Qwen2::score_labels`] then needs one forward pass over
+//! the text alone.
+//!
+//! ```no_run
+//! use inwarden_inference::{LoadOptions, Qwen2};
+//!
+//! # fn main() -> Result<(), inwarden_inference::InferenceError> {
+//! let model = Qwen2::load(&["model.gguf".into()], &LoadOptions::default())?;
+//! let tokenizer = model.tokenizer();
+//! let prefix = model.prefix(&tokenizer.encode_prompt("<|im_start|>user\n")?)?;
+//! let labels = [tokenizer.encode_text("yes")?, tokenizer.encode_text("no")?];
+//! let scores = model.score_labels(&prefix, &tokenizer.encode_text("Is ice cold? ")?, &labels)?;
+//! assert_eq!(scores.log_probabilities.len(), 2);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Everything read from a model file is treated as hostile: counts, lengths and
+//! shapes are checked before they are used, and a file can make this crate
+//! allocate at most a small constant times its own size.
+//!
+//! Results are a function of the inputs: the same calls on the same machine
+//! give bitwise the same numbers in every run. No prompts, labels or security
+//! words live here, and nothing here logs the text it is given.
+
+mod bytes;
+mod chat;
+mod config;
+mod error;
+mod gguf;
+mod linear;
+mod mapping;
+mod math;
+mod minilm;
+mod quant;
+mod qwen2;
+mod rows;
+mod safetensors;
+mod tokenizer;
+
+pub use chat::{ChatTurn, Role};
+pub use config::{LoadOptions, ModelConfig};
+pub use error::{Corruption, InferenceError};
+pub use minilm::Embedder;
+pub use qwen2::{GenerateOptions, LabelScores, Prefix, Qwen2, Sampling};
+pub use tokenizer::{TokenId, Tokenizer};

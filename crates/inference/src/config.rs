@@ -1,0 +1,155 @@
+//! The model's shape and how to load it.
+
+use std::num::NonZeroUsize;
+
+use crate::{
+    error::{Corruption, Fault},
+    gguf::Metadata,
+};
+
+/// How to load a model.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Worker threads of this model.
+    pub threads: NonZeroUsize,
+    /// Positions that prefix and text may take together; the model's own
+    /// context length is the limit where it is smaller.
+    pub max_context_tokens: usize,
+    /// Weights are expanded to f32, which is the fastest resident form here, if
+    /// they then take at most this many bytes; otherwise they stay as in the
+    /// file and are unpacked in each product.
+    pub max_f32_weight_bytes: u64,
+}
+
+impl Default for LoadOptions {
+    /// All processors, 4,096 positions, at most 3 GiB as f32 (0.5B: 2 GB).
+    fn default() -> Self {
+        Self {
+            threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            max_context_tokens: 4096,
+            max_f32_weight_bytes: 3 << 30,
+        }
+    }
+}
+
+/// The shape of a Qwen2 model, under the names of its `config.json`.
+///
+/// Source: `Qwen/Qwen2.5-0.5B-Instruct`, `config.json`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelConfig {
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width inside the MLP.
+    pub intermediate_size: usize,
+    /// Number of decoder layers.
+    pub num_hidden_layers: usize,
+    /// Number of query heads.
+    pub num_attention_heads: usize,
+    /// Number of key and value heads; divides the query heads.
+    pub num_key_value_heads: usize,
+    /// Rows of the embedding table, token ids from 0.
+    pub vocab_size: usize,
+    /// The most positions the model was trained for.
+    pub max_position_embeddings: usize,
+    /// Added to the mean square in `RMSNorm`.
+    pub rms_norm_eps: f32,
+    /// Base of the rotary angles.
+    pub rope_theta: f32,
+    /// Whether the head uses the embedding table.
+    pub tie_word_embeddings: bool,
+}
+
+/// No Qwen2 comes near; keeps products of two sizes far from overflow.
+const MAX_SIZE: u64 = 1 << 20;
+
+impl ModelConfig {
+    /// Width of one attention head.
+    #[must_use]
+    pub fn head_dim(&self) -> usize {
+        self.hidden_size / self.num_attention_heads
+    }
+
+    /// Width of all key heads together.
+    pub(crate) fn key_value_width(&self) -> usize {
+        self.num_key_value_heads * self.head_dim()
+    }
+
+    pub(crate) fn from_metadata(
+        metadata: &Metadata<'_>,
+        vocab_size: usize,
+        tie_word_embeddings: bool,
+    ) -> Result<Self, Fault> {
+        let architecture = metadata.text("general.architecture")?;
+        if architecture != "qwen2" {
+            return Err(Fault::unexpected(
+                "general.architecture",
+                "qwen2",
+                architecture,
+            ));
+        }
+        if let Some(scaling) = metadata.optional_text("qwen2.rope.scaling.type")?
+            && scaling != "none"
+        {
+            return Err(Fault::unexpected(
+                "qwen2.rope.scaling.type",
+                "none",
+                scaling,
+            ));
+        }
+        let config = Self {
+            hidden_size: size(metadata, "qwen2.embedding_length")?,
+            intermediate_size: size(metadata, "qwen2.feed_forward_length")?,
+            num_hidden_layers: size(metadata, "qwen2.block_count")?,
+            num_attention_heads: size(metadata, "qwen2.attention.head_count")?,
+            num_key_value_heads: size(metadata, "qwen2.attention.head_count_kv")?,
+            vocab_size,
+            max_position_embeddings: size(metadata, "qwen2.context_length")?,
+            rms_norm_eps: positive(metadata, "qwen2.attention.layer_norm_rms_epsilon")?,
+            rope_theta: positive(metadata, "qwen2.rope.freq_base")?,
+            tie_word_embeddings,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), Fault> {
+        let heads = self.num_attention_heads;
+        if !self.hidden_size.is_multiple_of(heads) || !self.head_dim().is_multiple_of(2) {
+            return Err(Fault::unexpected(
+                "qwen2.attention.head_count",
+                format!("a divisor of {} with an even quotient", self.hidden_size),
+                heads,
+            ));
+        }
+        if !heads.is_multiple_of(self.num_key_value_heads) {
+            return Err(Fault::unexpected(
+                "qwen2.attention.head_count_kv",
+                format!("a divisor of {heads}"),
+                self.num_key_value_heads,
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn size(metadata: &Metadata<'_>, key: &str) -> Result<usize, Fault> {
+    let value = metadata.unsigned(key)?;
+    if value == 0 {
+        return Err(Fault::unexpected(key, "at least 1", 0));
+    }
+    usize::try_from(value)
+        .ok()
+        .filter(|_| value <= MAX_SIZE)
+        .ok_or_else(|| {
+            let limit = MAX_SIZE;
+            Fault::new(key, 0, Corruption::OverLimit { value, limit })
+        })
+}
+
+fn positive(metadata: &Metadata<'_>, key: &str) -> Result<f32, Fault> {
+    let value = metadata.float(key)?;
+    if !(value.is_finite() && value > 0.0) {
+        return Err(Fault::unexpected(key, "a positive number", value));
+    }
+    Ok(value)
+}

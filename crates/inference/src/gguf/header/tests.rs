@@ -1,0 +1,3 @@
+//! Hostile headers: each a typed fault, never a panic.
+
+use super::*;

@@ -1,0 +1,357 @@
+//! Sentence embeddings by MiniLM: a small BERT, mean pooled, of length one.
+//!
+//! Source: Devlin et al. 2018, arXiv:1810.04805; model card of
+//! `sentence-transformers/all-MiniLM-L6-v2`.
+
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use serde::Deserialize;
+use tokenizers::{Tokenizer, TruncationParams};
+
+use crate::{
+    error::{Corruption, Fault, InferenceError},
+    linear::Linear,
+    math::{layer_norm, softmax},
+    rows::Rows,
+    safetensors::Safetensors,
+};
+
+/// Tokens of a text that count; the model was trained with so many.
+const MAX_TOKENS: usize = 256;
+/// Far above the real files.
+const MAX_CONFIG_BYTES: u64 = 1 << 16;
+const MAX_TOKENIZER_BYTES: u64 = 32 << 20;
+const MAX_SIZE: usize = 1 << 16;
+
+/// A loaded MiniLM model.
+pub struct Embedder {
+    config: BertConfig,
+    tokenizer: Tokenizer,
+    /// `(vocab_size, hidden_size)`, the embedding of token type 0 added.
+    words: Rows,
+    /// `(max_position_embeddings, hidden_size)`.
+    positions: Rows,
+    norm: Norm,
+    layers: Vec<Layer>,
+}
+
+/// The fields of `config.json` that shape the computation.
+#[derive(Clone, Debug, Deserialize)]
+struct BertConfig {
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    vocab_size: usize,
+    max_position_embeddings: usize,
+    type_vocab_size: usize,
+    layer_norm_eps: f32,
+    hidden_act: String,
+}
+
+struct Layer {
+    query: Dense,
+    key: Dense,
+    value: Dense,
+    output: Dense,
+    attention_norm: Norm,
+    intermediate: Dense,
+    down: Dense,
+    norm: Norm,
+}
+
+struct Dense {
+    weights: Linear,
+    bias: Vec<f32>,
+}
+
+struct Norm {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    eps: f32,
+}
+
+impl Embedder {
+    /// Loads `model.safetensors`, `tokenizer.json` and `config.json` from `dir`.
+    ///
+    /// # Errors
+    /// [`InferenceError::Io`], [`InferenceError::Corrupt`].
+    pub fn load(dir: &Path) -> Result<Self, InferenceError> {
+        let config = BertConfig::load(&dir.join("config.json"))?;
+        let tokenizer = load_tokenizer(&dir.join("tokenizer.json"))?;
+        let file = Safetensors::open(&dir.join("model.safetensors"))?;
+        let hidden = config.hidden_size;
+        let types = file.tensor(
+            "embeddings.token_type_embeddings.weight",
+            &[config.type_vocab_size, hidden],
+        )?;
+        let words = file.tensor(
+            "embeddings.word_embeddings.weight",
+            &[config.vocab_size, hidden],
+        )?;
+        let mut words = Rows::new(words, hidden);
+        words.add_bias(&types[..hidden]);
+        let positions = file.tensor(
+            "embeddings.position_embeddings.weight",
+            &[config.max_position_embeddings, hidden],
+        )?;
+        let loader = Loader {
+            file: &file,
+            config: &config,
+        };
+        let layers = (0..config.num_hidden_layers)
+            .map(|layer_idx| loader.layer(layer_idx))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            norm: loader.norm("embeddings.LayerNorm")?,
+            words,
+            positions: Rows::new(positions, hidden),
+            layers,
+            tokenizer,
+            config,
+        })
+    }
+
+    /// Embeds each text: `(dimension,)`, f32, Euclidean length 1.
+    ///
+    /// A text's embedding does not depend on the others. Of long texts the
+    /// first 256 tokens count.
+    ///
+    /// # Errors
+    /// [`InferenceError::Tokenizer`] and [`InferenceError::Tensor`], both bugs.
+    pub fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, InferenceError> {
+        texts.iter().map(|text| self.embed_one(text)).collect()
+    }
+
+    /// Length of an embedding.
+    #[must_use]
+    pub fn dimension(&self) -> usize {
+        self.config.hidden_size
+    }
+
+    fn embed_one(&self, text: &str) -> Result<Vec<f32>, InferenceError> {
+        let encoding = self
+            .tokenizer
+            .encode_fast(head_of(text), true)
+            .map_err(|error| InferenceError::Tokenizer(error.to_string()))?;
+        let mut hidden = self.embeddings(encoding.get_ids())?;
+        for layer in &self.layers {
+            let mixed = self.attend(layer, &hidden)?;
+            hidden.add(&layer.output.forward(&mixed)?);
+            layer.attention_norm.apply(&mut hidden);
+            let inner = gelu(layer.intermediate.forward(&hidden)?)?;
+            hidden.add(&layer.down.forward(&inner)?);
+            layer.norm.apply(&mut hidden);
+        }
+        Ok(pooled(&hidden))
+    }
+
+    /// `(n_tokens, hidden_size)`.
+    fn embeddings(&self, ids: &[u32]) -> Result<Rows, InferenceError> {
+        let mut hidden = Vec::with_capacity(ids.len() * self.config.hidden_size);
+        for (position, &id) in ids.iter().take(self.positions.n_rows()).enumerate() {
+            let word_idx = id as usize;
+            if word_idx >= self.words.n_rows() {
+                let vocab_size = self.words.n_rows();
+                return Err(InferenceError::UnknownToken { id, vocab_size });
+            }
+            let word = self.words.row(word_idx);
+            let sum = word.iter().zip(self.positions.row(position));
+            hidden.extend(sum.map(|(word, position)| word + position));
+        }
+        let mut hidden = Rows::new(hidden, self.config.hidden_size);
+        self.norm.apply(&mut hidden);
+        Ok(hidden)
+    }
+
+    /// Self-attention over all tokens before its output projection.
+    fn attend(&self, layer: &Layer, hidden: &Rows) -> Result<Rows, InferenceError> {
+        let n_tokens = hidden.n_rows();
+        let n_heads = self.config.num_attention_heads;
+        let head_dim = self.config.hidden_size / n_heads;
+        let by_head = |dense: &Dense| -> Result<Tensor, InferenceError> {
+            let rows = dense.forward(hidden)?.into_values();
+            let rows = Tensor::from_vec(rows, (n_tokens, n_heads, head_dim), &Device::Cpu)?;
+            Ok(rows.transpose(0, 1)?.contiguous()?)
+        };
+        let (queries, keys) = (by_head(&layer.query)?, by_head(&layer.key)?);
+        let values = by_head(&layer.value)?;
+        let queries = (queries * (1.0 / (head_dim as f64).sqrt()))?;
+        let scores = queries.matmul(&keys.transpose(1, 2)?)?;
+        let mut scores = scores.flatten_all()?.to_vec1::<f32>()?;
+        scores.chunks_exact_mut(n_tokens).for_each(softmax);
+        let weights = Tensor::from_vec(scores, (n_heads, n_tokens, n_tokens), &Device::Cpu)?;
+        let mixed = weights.matmul(&values)?.transpose(0, 1)?.flatten_all()?;
+        Ok(Rows::new(mixed.to_vec1()?, self.config.hidden_size))
+    }
+}
+
+/// A start of `text` long enough for all tokens that count: a word is a token
+/// or more, and one of over 100 characters is a single unknown token.
+fn head_of(text: &str) -> &str {
+    const ENOUGH_BYTES: usize = 64 * 1024;
+    &text[..text.floor_char_boundary(ENOUGH_BYTES)]
+}
+
+/// The mean over all tokens, scaled to length 1.
+fn pooled(hidden: &Rows) -> Vec<f32> {
+    let mut mean = vec![0.0; hidden.width()];
+    for row in hidden.iter() {
+        for (mean, value) in mean.iter_mut().zip(row) {
+            *mean += value;
+        }
+    }
+    let length = mean.iter().map(|value| value * value).sum::<f32>().sqrt();
+    for value in &mut mean {
+        *value /= length.max(f32::MIN_POSITIVE);
+    }
+    mean
+}
+
+/// The exact form with the error function, as the checkpoint was trained.
+fn gelu(x: Rows) -> Result<Rows, InferenceError> {
+    let width = x.width();
+    let n_values = x.values().len();
+    let x = Tensor::from_vec(x.into_values(), n_values, &Device::Cpu)?;
+    Ok(Rows::new(x.gelu_erf()?.to_vec1()?, width))
+}
+
+impl Dense {
+    fn forward(&self, x: &Rows) -> Result<Rows, InferenceError> {
+        let mut y = self.weights.forward(x)?;
+        y.add_bias(&self.bias);
+        Ok(y)
+    }
+}
+
+impl Norm {
+    fn apply(&self, rows: &mut Rows) {
+        for row in rows.iter_mut() {
+            layer_norm(row, &self.weight, &self.bias, self.eps);
+        }
+    }
+}
+
+impl BertConfig {
+    fn load(path: &Path) -> Result<Self, InferenceError> {
+        let bytes = read_bounded(path, MAX_CONFIG_BYTES)?;
+        let config: Self = serde_json::from_slice(&bytes).map_err(|error| {
+            Fault::unexpected("config", "a BERT configuration", error).in_file(path)
+        })?;
+        config.check().map_err(|fault| fault.in_file(path))?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), Fault> {
+        for (name, size) in [
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("vocab_size", self.vocab_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+            ("type_vocab_size", self.type_vocab_size),
+        ] {
+            if !(1..=MAX_SIZE).contains(&size) {
+                return Err(Fault::unexpected(name, format!("1..={MAX_SIZE}"), size));
+            }
+        }
+        if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
+            let expected = format!("a divisor of {}", self.hidden_size);
+            let found = self.num_attention_heads;
+            return Err(Fault::unexpected("num_attention_heads", expected, found));
+        }
+        if self.hidden_act != "gelu" {
+            return Err(Fault::unexpected("hidden_act", "gelu", &self.hidden_act));
+        }
+        if self.max_position_embeddings < MAX_TOKENS {
+            let expected = format!("at least {MAX_TOKENS}");
+            let found = self.max_position_embeddings;
+            return Err(Fault::unexpected(
+                "max_position_embeddings",
+                expected,
+                found,
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn load_tokenizer(path: &Path) -> Result<Tokenizer, InferenceError> {
+    let bytes = read_bounded(path, MAX_TOKENIZER_BYTES)?;
+    let unusable = |error: tokenizers::Error| {
+        Fault::unexpected("tokenizer", "a usable tokenizer.json", error).in_file(path)
+    };
+    let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(unusable)?;
+    let truncation = TruncationParams {
+        max_length: MAX_TOKENS,
+        ..TruncationParams::default()
+    };
+    tokenizer
+        .with_truncation(Some(truncation))
+        .map_err(unusable)?
+        .with_padding(None);
+    Ok(tokenizer)
+}
+
+fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, InferenceError> {
+    let io = |source| InferenceError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let file = std::fs::File::open(path).map_err(io)?;
+    let mut bytes = Vec::new();
+    let mut bounded = std::io::Read::take(file, limit_bytes + 1);
+    std::io::Read::read_to_end(&mut bounded, &mut bytes).map_err(io)?;
+    if bytes.len() as u64 > limit_bytes {
+        let too_long = Corruption::OverLimit {
+            value: bytes.len() as u64,
+            limit: limit_bytes,
+        };
+        return Err(Fault::new("file", 0, too_long).in_file(path));
+    }
+    Ok(bytes)
+}
+
+struct Loader<'a> {
+    file: &'a Safetensors,
+    config: &'a BertConfig,
+}
+
+impl Loader<'_> {
+    fn layer(&self, layer_idx: usize) -> Result<Layer, InferenceError> {
+        let name = |part: &str| format!("encoder.layer.{layer_idx}.{part}");
+        let hidden = self.config.hidden_size;
+        let intermediate = self.config.intermediate_size;
+        Ok(Layer {
+            query: self.dense(&name("attention.self.query"), hidden, hidden)?,
+            key: self.dense(&name("attention.self.key"), hidden, hidden)?,
+            value: self.dense(&name("attention.self.value"), hidden, hidden)?,
+            output: self.dense(&name("attention.output.dense"), hidden, hidden)?,
+            attention_norm: self.norm(&name("attention.output.LayerNorm"))?,
+            intermediate: self.dense(&name("intermediate.dense"), intermediate, hidden)?,
+            down: self.dense(&name("output.dense"), hidden, intermediate)?,
+            norm: self.norm(&name("output.LayerNorm"))?,
+        })
+    }
+
+    fn dense(&self, name: &str, n_out: usize, n_in: usize) -> Result<Dense, InferenceError> {
+        let weights = self
+            .file
+            .tensor(&format!("{name}.weight"), &[n_out, n_in])?;
+        Ok(Dense {
+            weights: Linear::from_f32(weights, n_out, n_in)?,
+            bias: self.file.tensor(&format!("{name}.bias"), &[n_out])?,
+        })
+    }
+
+    fn norm(&self, name: &str) -> Result<Norm, InferenceError> {
+        let shape = [self.config.hidden_size];
+        Ok(Norm {
+            weight: self.file.tensor(&format!("{name}.weight"), &shape)?,
+            bias: self.file.tensor(&format!("{name}.bias"), &shape)?,
+            eps: self.config.layer_norm_eps,
+        })
+    }
+}

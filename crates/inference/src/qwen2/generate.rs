@@ -1,0 +1,194 @@
+//! Greedy and seeded generation.
+
+use std::ops::ControlFlow;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::{Pass, Prefix, Qwen2};
+use crate::{error::InferenceError, tokenizer::TokenId};
+
+/// How to generate.
+#[derive(Clone, Debug)]
+pub struct GenerateOptions {
+    /// The most tokens to generate.
+    pub max_new_tokens: usize,
+    /// How each token is chosen.
+    pub sampling: Sampling,
+    /// Tokens that end generation; they are not part of the result.
+    pub stop: Vec<TokenId>,
+}
+
+/// How a token is chosen from the logits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Sampling {
+    /// The most likely token; the lowest id among equals.
+    Greedy,
+    /// Drawn at random; the same seed gives the same tokens.
+    Seeded {
+        /// Seed of the generator (`ChaCha8`).
+        seed: u64,
+        /// Divides the logits; above 0. 1 leaves them as they are.
+        temperature: f64,
+        /// Draws among the most likely tokens that together reach this
+        /// probability, `0.0..=1.0` without 0. 1 means among all.
+        ///
+        /// Source: Holtzman et al. 2019, arXiv:1904.09751, nucleus sampling.
+        top_p: f64,
+    },
+}
+
+impl Qwen2 {
+    /// Generates tokens after `prefix` and `tokens`.
+    ///
+    /// Calls `on_token` after each; [`ControlFlow::Break`] ends it there.
+    ///
+    /// # Errors
+    /// [`InferenceError::ContextOverflow`] if prefix, tokens and
+    /// `max_new_tokens` do not fit together, [`InferenceError::Empty`] without
+    /// tokens, [`InferenceError::InvalidOption`],
+    /// [`InferenceError::UnknownToken`], [`InferenceError::ForeignPrefix`].
+    pub fn generate(
+        &self,
+        prefix: Option<&Prefix>,
+        tokens: &[TokenId],
+        options: &GenerateOptions,
+        on_token: &mut dyn FnMut(TokenId) -> ControlFlow<()>,
+    ) -> Result<Vec<TokenId>, InferenceError> {
+        let mut sampler = Sampler::new(options.sampling)?;
+        let room = tokens.len().saturating_add(options.max_new_tokens);
+        self.check_room(prefix, room)?;
+        let last = self.check_call(prefix, tokens)?;
+        let mut cache = self.cache_after(prefix, room)?;
+        let mut pass = Pass::sequence(tokens, cache.len(), vec![last]);
+        let mut generated = Vec::new();
+        while generated.len() < options.max_new_tokens {
+            let hidden = self.run(&mut cache, &pass)?;
+            let logits = self.head(&hidden)?;
+            let token = sampler.choose(logits.row(0));
+            if options.stop.contains(&token) {
+                break;
+            }
+            generated.push(token);
+            if on_token(token).is_break() {
+                break;
+            }
+            pass = Pass::sequence(&[token], cache.len(), vec![0]);
+        }
+        Ok(generated)
+    }
+}
+
+enum Sampler {
+    Greedy,
+    Seeded {
+        random: Box<ChaCha8Rng>,
+        temperature: f64,
+        top_p: f64,
+    },
+}
+
+impl Sampler {
+    fn new(sampling: Sampling) -> Result<Self, InferenceError> {
+        let Sampling::Seeded {
+            seed,
+            temperature,
+            top_p,
+        } = sampling
+        else {
+            return Ok(Self::Greedy);
+        };
+        let invalid = |name, allowed, value: f64| InferenceError::InvalidOption {
+            name,
+            allowed,
+            value: value.to_string(),
+        };
+        if !(temperature.is_finite() && temperature > 0.0) {
+            return Err(invalid("temperature", "above 0 and finite", temperature));
+        }
+        if !(top_p > 0.0 && top_p <= 1.0) {
+            return Err(invalid("top_p", "above 0 and at most 1", top_p));
+        }
+        Ok(Self::Seeded {
+            random: Box::new(ChaCha8Rng::seed_from_u64(seed)),
+            temperature,
+            top_p,
+        })
+    }
+
+    fn choose(&mut self, logits: &[f32]) -> TokenId {
+        match self {
+            Self::Greedy => most_likely(logits),
+            Self::Seeded {
+                random,
+                temperature,
+                top_p,
+            } => nucleus(logits, *temperature, *top_p, random.random()),
+        }
+    }
+}
+
+fn most_likely(logits: &[f32]) -> TokenId {
+    let mut best = (TokenId(0), f32::NEG_INFINITY);
+    for (id, &logit) in (0..).zip(logits) {
+        if logit > best.1 {
+            best = (TokenId(id), logit);
+        }
+    }
+    best.0
+}
+
+/// `uniform`: a number drawn from `0.0..1.0`.
+fn nucleus(logits: &[f32], temperature: f64, top_p: f64, uniform: f64) -> TokenId {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut candidates: Vec<(u32, f64)> = (0..)
+        .zip(logits)
+        .map(|(id, &logit)| (id, (f64::from(logit - largest) / temperature).exp()))
+        .collect();
+    candidates.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    let total: f64 = candidates.iter().map(|&(_, weight)| weight).sum();
+    let mut kept = 0.0;
+    let n_kept = candidates
+        .iter()
+        .position(|&(_, weight)| {
+            kept += weight;
+            kept >= top_p * total
+        })
+        .map_or(candidates.len(), |idx| idx + 1);
+    let mut left = uniform * kept;
+    for &(id, weight) in &candidates[..n_kept] {
+        left -= weight;
+        if left < 0.0 {
+            return TokenId(id);
+        }
+    }
+    TokenId(candidates[n_kept - 1].0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn greedy_takes_the_lowest_id_among_equals() {
+        assert_eq!(most_likely(&[1.0, 3.0, 3.0, 2.0]), TokenId(1));
+        assert_eq!(most_likely(&[f32::NAN, f32::NAN]), TokenId(0));
+    }
+
+    #[test]
+    fn a_small_top_p_leaves_only_the_most_likely() {
+        let logits = [0.0, 1.0, 0.5];
+        for uniform in [0.0, 0.5, 0.999] {
+            assert_eq!(nucleus(&logits, 1.0, 0.1, uniform), TokenId(1));
+        }
+        assert_eq!(nucleus(&logits, 1.0, 1.0, 0.999), TokenId(0));
+    }
+
+    #[test]
+    fn a_high_temperature_approaches_equal_chances() {
+        let drawn: Vec<TokenId> = [0.1, 0.4, 0.7]
+            .map(|uniform| nucleus(&[0.0, 1.0, 2.0], 1e9, 1.0, uniform))
+            .to_vec();
+        assert_eq!(drawn, [TokenId(2), TokenId(1), TokenId(0)]);
+    }
+}

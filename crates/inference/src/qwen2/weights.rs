@@ -1,0 +1,188 @@
+//! Loads the layers from a GGUF file.
+
+use std::{path::PathBuf, sync::Arc};
+
+use rayon::prelude::*;
+
+use super::{Identity, Qwen2, attention::RotaryTable};
+use crate::{
+    config::{LoadOptions, ModelConfig},
+    error::{Fault, InferenceError},
+    gguf::{RowFile, Weights},
+    linear::{Linear, Residency},
+    tokenizer::Tokenizer,
+};
+
+pub(super) struct Layers {
+    identity: Identity,
+    pub(super) embeddings: RowFile,
+    pub(super) rotary: RotaryTable,
+    pub(super) decoder: Vec<DecoderLayer>,
+    /// `(hidden_size,)`.
+    pub(super) final_norm: Vec<f32>,
+    /// `(vocab_size, hidden_size)`.
+    pub(super) head: Linear,
+}
+
+/// One decoder layer; shapes are `(n_out, n_in)`.
+pub(super) struct DecoderLayer {
+    /// `(hidden_size,)`.
+    pub(super) attention_norm: Vec<f32>,
+    /// `(hidden_size, hidden_size)`, with bias.
+    pub(super) query: Biased,
+    /// `(key_value_width, hidden_size)`, with bias.
+    pub(super) key: Biased,
+    /// `(key_value_width, hidden_size)`, with bias.
+    pub(super) value: Biased,
+    /// `(hidden_size, hidden_size)`.
+    pub(super) output: Linear,
+    /// `(hidden_size,)`.
+    pub(super) mlp_norm: Vec<f32>,
+    /// `(intermediate_size, hidden_size)`.
+    pub(super) gate: Linear,
+    /// `(intermediate_size, hidden_size)`.
+    pub(super) up: Linear,
+    /// `(hidden_size, intermediate_size)`.
+    pub(super) down: Linear,
+}
+
+pub(super) struct Biased {
+    pub(super) weights: Linear,
+    pub(super) bias: Vec<f32>,
+}
+
+const EMBEDDINGS: &str = "token_embd.weight";
+const HEAD: &str = "output.weight";
+
+impl Layers {
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+}
+
+pub(super) fn load(
+    files: &[PathBuf],
+    options: &LoadOptions,
+    workers: rayon::ThreadPool,
+) -> Result<Qwen2, InferenceError> {
+    let weights = Weights::open(files)?;
+    let (config, tokenizer) = describe(&weights).map_err(|fault| fault.in_file(weights.path()))?;
+    let max_context_tokens = options
+        .max_context_tokens
+        .min(config.max_position_embeddings);
+    let residency = if f32_weight_bytes(&config) <= options.max_f32_weight_bytes {
+        Residency::F32
+    } else {
+        Residency::AsInFile
+    };
+    let loader = Loader {
+        weights: &weights,
+        config: &config,
+        residency,
+    };
+    let head_name = if config.tie_word_embeddings {
+        EMBEDDINGS
+    } else {
+        HEAD
+    };
+    let table_shape = [config.vocab_size, config.hidden_size];
+    weights.tensor(EMBEDDINGS, &table_shape)?;
+    let (decoder, head) = workers.install(|| {
+        rayon::join(
+            || {
+                (0..config.num_hidden_layers)
+                    .into_par_iter()
+                    .map(|layer_idx| loader.decoder_layer(layer_idx))
+                    .collect::<Result<Vec<_>, _>>()
+            },
+            || loader.linear(head_name, table_shape),
+        )
+    });
+    let (decoder, head) = (decoder?, head?);
+    let final_norm = weights.vector("output_norm.weight", config.hidden_size)?;
+    let missing = Fault::missing(EMBEDDINGS).in_file(weights.path());
+    let layers = Layers {
+        identity: Arc::new(()),
+        embeddings: weights.into_row_file(EMBEDDINGS).ok_or(missing)?,
+        rotary: RotaryTable::new(config.head_dim(), config.rope_theta, max_context_tokens),
+        decoder,
+        final_norm,
+        head,
+    };
+    Ok(Qwen2 {
+        config,
+        tokenizer,
+        layers,
+        workers,
+        max_context_tokens,
+    })
+}
+
+fn describe(weights: &Weights) -> Result<(ModelConfig, Tokenizer), Fault> {
+    let metadata = weights.metadata();
+    let embeddings = weights
+        .find(EMBEDDINGS)
+        .ok_or_else(|| Fault::missing(EMBEDDINGS))?;
+    let vocab_size = embeddings.entry.shape[0];
+    let tied = weights.find(HEAD).is_none();
+    let config = ModelConfig::from_metadata(&metadata, vocab_size, tied)?;
+    let tokenizer = Tokenizer::from_metadata(&metadata)?;
+    if tokenizer.n_tokens() > vocab_size {
+        let expected = format!("at most {vocab_size} tokens, the rows of {EMBEDDINGS}");
+        let found = tokenizer.n_tokens();
+        return Err(Fault::unexpected("tokenizer.ggml.tokens", expected, found));
+    }
+    Ok((config, tokenizer))
+}
+
+/// Bytes that all matrices take as f32, the head counted.
+fn f32_weight_bytes(config: &ModelConfig) -> u64 {
+    let width = |size: usize| size as u64;
+    let hidden = width(config.hidden_size);
+    let attention = 2 * hidden * hidden + 2 * hidden * width(config.key_value_width());
+    let mlp = 3 * hidden * width(config.intermediate_size);
+    let per_layer = attention.saturating_add(mlp);
+    let head = hidden.saturating_mul(width(config.vocab_size));
+    per_layer
+        .saturating_mul(width(config.num_hidden_layers))
+        .saturating_add(head)
+        .saturating_mul(4)
+}
+
+struct Loader<'a> {
+    weights: &'a Weights,
+    config: &'a ModelConfig,
+    residency: Residency,
+}
+
+impl Loader<'_> {
+    fn decoder_layer(&self, layer_idx: usize) -> Result<DecoderLayer, InferenceError> {
+        let name = |part: &str| format!("blk.{layer_idx}.{part}");
+        let hidden = self.config.hidden_size;
+        let key_value = self.config.key_value_width();
+        let intermediate = self.config.intermediate_size;
+        Ok(DecoderLayer {
+            attention_norm: self.weights.vector(&name("attn_norm.weight"), hidden)?,
+            query: self.biased(&name("attn_q"), [hidden, hidden])?,
+            key: self.biased(&name("attn_k"), [key_value, hidden])?,
+            value: self.biased(&name("attn_v"), [key_value, hidden])?,
+            output: self.linear(&name("attn_output.weight"), [hidden, hidden])?,
+            mlp_norm: self.weights.vector(&name("ffn_norm.weight"), hidden)?,
+            gate: self.linear(&name("ffn_gate.weight"), [intermediate, hidden])?,
+            up: self.linear(&name("ffn_up.weight"), [intermediate, hidden])?,
+            down: self.linear(&name("ffn_down.weight"), [hidden, intermediate])?,
+        })
+    }
+
+    fn linear(&self, name: &str, shape: [usize; 2]) -> Result<Linear, InferenceError> {
+        let tensor = self.weights.tensor(name, &shape)?;
+        Linear::from_file(&tensor, self.residency)
+    }
+
+    fn biased(&self, name: &str, shape: [usize; 2]) -> Result<Biased, InferenceError> {
+        Ok(Biased {
+            weights: self.linear(&format!("{name}.weight"), shape)?,
+            bias: self.weights.vector(&format!("{name}.bias"), shape[0])?,
+        })
+    }
+}

@@ -1,0 +1,247 @@
+//! The real 0.5B model: against the tensor library's own Qwen2, and against itself.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside the test functions")]
+
+mod common;
+
+use std::{ops::ControlFlow, path::PathBuf, sync::LazyLock};
+
+use candle_core::{Device, Tensor, quantized::gguf_file};
+use candle_transformers::models::quantized_qwen2::ModelWeights;
+use inwarden_inference::{
+    ChatTurn, GenerateOptions, InferenceError, LoadOptions, Prefix, Qwen2, Role, Sampling, TokenId,
+};
+
+const MODEL: &str = "qwen2.5-coder-0.5b-instruct-q4_k_m";
+
+fn model_file() -> Option<PathBuf> {
+    common::model_dir(MODEL).map(|dir| dir.join(format!("{MODEL}.gguf")))
+}
+
+static MODEL_F32: LazyLock<Option<Qwen2>> = LazyLock::new(|| {
+    let options = LoadOptions {
+        threads: 2.try_into().unwrap(),
+        ..LoadOptions::default()
+    };
+    model_file().map(|file| Qwen2::load(&[file], &options).unwrap())
+});
+
+/// A conversation of about 90 tokens that ends where an answer begins.
+fn prompt(model: &Qwen2) -> Vec<TokenId> {
+    let turns = [
+        ChatTurn {
+            role: Role::System,
+            content: "You answer with one word. A tree is a plant. A sparrow is an animal. \
+                      Granite is neither, and neither is a teapot, however old it may be.",
+        },
+        ChatTurn {
+            role: Role::User,
+            content: "Is an oak a plant or an animal?\n\tAnswer: {\"kind\": ",
+        },
+    ];
+    model.tokenizer().encode_chat(&turns).unwrap()
+}
+
+fn largest_difference(left: &[f32], right: &[f32]) -> f32 {
+    assert_eq!(left.len(), right.len());
+    let differences = left.iter().zip(right).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, f32::max)
+}
+
+/// The tensor library reads this variable once per thread; with it, it computes
+/// in f32 as we do, instead of rounding activations to 8 bits.
+const EXACT: &str = "CANDLE_DEQUANTIZE_ALL";
+
+#[test]
+fn logits_agree_with_the_tensor_librarys_qwen2() {
+    let Some(file) = model_file() else { return };
+    if std::env::var_os(EXACT).is_none() {
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .env(EXACT, "1")
+            .args(["--exact", "logits_agree_with_the_tensor_librarys_qwen2"])
+            .arg("--nocapture")
+            .status()
+            .unwrap();
+        assert!(status.success());
+        return;
+    }
+    let ours = MODEL_F32.as_ref().unwrap();
+    let tokens = prompt(ours);
+    let mut reader = std::fs::File::open(&file).unwrap();
+    let content = gguf_file::Content::read(&mut reader).unwrap();
+    let mut theirs = ModelWeights::from_gguf(content, &mut reader, &Device::Cpu).unwrap();
+    let ids: Vec<u32> = tokens.iter().map(|token| token.0).collect();
+    let input = Tensor::new(&ids[..], &Device::Cpu)
+        .unwrap()
+        .unsqueeze(0)
+        .unwrap();
+    let expected = theirs.forward(&input, 0).unwrap().flatten_all().unwrap();
+    let expected = expected.to_vec1::<f32>().unwrap();
+    let logits = ours.logits(None, &tokens).unwrap();
+    let difference = largest_difference(&logits, &expected);
+    eprintln!(
+        "largest logit difference over {} tokens: {difference}",
+        tokens.len()
+    );
+    assert!(difference < 5e-3, "{difference}");
+}
+
+#[test]
+fn decode_after_prefill_equals_full_prefill() {
+    let Some(model) = MODEL_F32.as_ref() else {
+        return;
+    };
+    let tokens = prompt(model);
+    let full = model.logits(None, &tokens).unwrap();
+    let mut prefix = model.prefix(&tokens[..tokens.len() - 5]).unwrap();
+    for token in &tokens[tokens.len() - 5..tokens.len() - 1] {
+        prefix = model.extend(&prefix, &[*token]).unwrap();
+    }
+    let stepwise = model
+        .logits(Some(&prefix), &tokens[tokens.len() - 1..])
+        .unwrap();
+    let difference = largest_difference(&full, &stepwise);
+    assert!(difference < 2e-3, "{difference}");
+}
+
+#[test]
+fn a_reused_prefix_gives_the_same_as_none() {
+    let Some(model) = MODEL_F32.as_ref() else {
+        return;
+    };
+    let tokens = prompt(model);
+    let full = model.logits(None, &tokens).unwrap();
+    let prefix = model.prefix(&tokens[..60]).unwrap();
+    let first = model.logits(Some(&prefix), &tokens[60..]).unwrap();
+    let again = model.logits(Some(&prefix), &tokens[60..]).unwrap();
+    assert_eq!(first, again, "a prefix is unchanged by its use");
+    let difference = largest_difference(&full, &first);
+    assert!(difference < 2e-3, "{difference}");
+}
+
+#[test]
+fn equal_calls_give_bitwise_equal_results_in_two_loads() {
+    let Some(file) = model_file() else { return };
+    let Some(model) = MODEL_F32.as_ref() else {
+        return;
+    };
+    let tokens = prompt(model);
+    let logits = model.logits(None, &tokens).unwrap();
+    let options = LoadOptions {
+        threads: 2.try_into().unwrap(),
+        ..LoadOptions::default()
+    };
+    let other = Qwen2::load(&[file], &options).unwrap();
+    assert_eq!(logits, other.logits(None, &tokens).unwrap());
+    let foreign = other.prefix(&tokens[..3]).unwrap();
+    let refused = model.logits(Some(&foreign), &tokens);
+    assert!(matches!(refused, Err(InferenceError::ForeignPrefix)));
+}
+
+#[test]
+fn weights_left_as_in_the_file_give_nearly_the_same_probabilities() {
+    let Some(file) = model_file() else { return };
+    let Some(model) = MODEL_F32.as_ref() else {
+        return;
+    };
+    let options = LoadOptions {
+        threads: 2.try_into().unwrap(),
+        max_f32_weight_bytes: 0,
+        ..LoadOptions::default()
+    };
+    let packed = Qwen2::load(&[file], &options).unwrap();
+    let suffix = prompt(model);
+    let labels = labels(model, &["plant", "animal"]);
+    let scores = |model: &Qwen2| {
+        let empty = model.prefix(&[]).unwrap();
+        let scores = model.score_labels(&empty, &suffix, &labels).unwrap();
+        scores.log_probabilities[0] - scores.log_probabilities[1]
+    };
+    let (exact, packed) = (scores(model), scores(&packed));
+    eprintln!("log-odds: f32 {exact}, as in the file {packed}");
+    assert!((exact - packed).abs() < 0.5, "{exact} {packed}");
+}
+
+fn labels(model: &Qwen2, texts: &[&str]) -> Vec<Vec<TokenId>> {
+    let encode = |text: &&str| model.tokenizer().encode_text(text).unwrap();
+    texts.iter().map(encode).collect()
+}
+
+/// One label's log-probability, one pass per token.
+fn token_by_token(model: &Qwen2, prefix: &Prefix, suffix: &[TokenId], label: &[TokenId]) -> f64 {
+    let mut text = suffix.to_vec();
+    let mut total = 0.0;
+    for &token in label {
+        let logits = model.logits(Some(prefix), &text).unwrap();
+        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = logits.iter().map(|l| f64::from(l - largest).exp()).sum();
+        total += f64::from(logits[token.0 as usize] - largest) - sum.ln();
+        text.push(token);
+    }
+    total
+}
+
+#[test]
+fn labels_score_as_token_by_token() {
+    let Some(model) = MODEL_F32.as_ref() else {
+        return;
+    };
+    let tokens = prompt(model);
+    let (start, suffix) = tokens.split_at(60);
+    let prefix = model.prefix(start).unwrap();
+    let mut labels = labels(
+        model,
+        &[
+            "plant",
+            "planted trees",
+            "malicious",
+            "malice",
+            "mal",
+            "animal",
+        ],
+    );
+    assert!(labels[2].len() > 1, "a label of several tokens");
+    let longer = [&labels[0][..], &labels[5][..]].concat();
+    labels.push(longer); // begins with another label
+    let scores = model.score_labels(&prefix, suffix, &labels).unwrap();
+    for (label, &score) in labels.iter().zip(&scores.log_probabilities) {
+        let expected = token_by_token(model, &prefix, suffix, label);
+        assert!(
+            (score - expected).abs() < 2e-3,
+            "{label:?}: {score} {expected}"
+        );
+    }
+    let best = scores
+        .log_probabilities
+        .iter()
+        .copied()
+        .fold(f64::NEG_INFINITY, f64::max);
+    assert!((0.0..=1.0 - best.exp()).contains(&scores.outside));
+    assert_eq!(scores.hidden.len(), model.config().hidden_size);
+}
+
+#[test]
+fn the_answer_to_an_easy_question_is_the_likely_label() {
+    let Some(model) = MODEL_F32.as_ref() else {
+        return;
+    };
+    let suffix = model
+        .tokenizer()
+        .encode_chat(&[ChatTurn {
+            role: Role::User,
+            content: "What is the capital of France? Answer with the name only.",
+        }])
+        .unwrap();
+    let empty = model.prefix(&[]).unwrap();
+    let labels = labels(model, &["Paris", "London"]);
+    let scores = model.score_labels(&empty, &suffix, &labels).unwrap();
+    assert!(scores.log_probabilities[0] > scores.log_probabilities[1] + 3.0);
+    let options = GenerateOptions {
+        max_new_tokens: 8,
+        sampling: Sampling::Greedy,
+        stop: model.tokenizer().end_of_sequence().into_iter().collect(),
+    };
+    let keep_going = &mut |_| ControlFlow::Continue(());
+    let answer = model.generate(None, &suffix, &options, keep_going).unwrap();
+    assert!(model.tokenizer().decode(&answer).starts_with("Paris"));
+}
