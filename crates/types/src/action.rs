@@ -54,6 +54,8 @@ pub enum RefusedReason {
     NotPermitted,
     /// This build or host cannot carry the action out.
     Unsupported,
+    /// The event was replayed from a recording: there is nothing to act on.
+    Replay,
 }
 
 impl RefusedReason {
@@ -66,6 +68,7 @@ impl RefusedReason {
             Self::Protected => "protected",
             Self::NotPermitted => "not_permitted",
             Self::Unsupported => "unsupported",
+            Self::Replay => "replay",
         }
     }
 }
