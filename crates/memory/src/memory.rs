@@ -372,7 +372,13 @@ impl Memory {
         for record in &records {
             record.check(&self.options)?;
         }
-        directory::check_free_space(collection.path(), self.options.min_free_bytes)?;
+        let dimension = self.embed.dimension();
+        let written_bytes = records
+            .iter()
+            .map(|record| record.max_written_bytes(dimension))
+            .sum::<u64>();
+        let needed_bytes = self.options.min_free_bytes.saturating_add(written_bytes);
+        directory::check_free_space(collection.path(), needed_bytes)?;
         collection.upsert(records, |changed| {
             let texts = changed
                 .iter()

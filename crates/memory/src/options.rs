@@ -16,9 +16,9 @@ pub struct MemoryOptions {
     pub max_top_k_retrieval: usize,
     /// How many texts the embedder gets at once.
     pub embed_batch_texts: usize,
-    /// The free space below which a write is refused, in bytes. The storage
-    /// engine maps its files, and a mapped page without disk behind it kills
-    /// the process.
+    /// The free space that a write must leave, in bytes; otherwise it is
+    /// refused. The storage engine maps its files, and a mapped page without
+    /// disk behind it kills the process.
     pub min_free_bytes: u64,
 }
 

@@ -187,6 +187,15 @@ impl Record {
         hasher.finalize().into()
     }
 
+    /// A generous bound on what storing the record adds to the disk: text and
+    /// fields in the engine's log, its payload and its indexes, the vector in
+    /// the log (5 bytes a component) and in its own file (4).
+    pub(crate) fn max_written_bytes(&self, dimension: usize) -> u64 {
+        let technique = self.technique.as_ref().map_or(0, String::len);
+        let text = self.id.len() + self.tenant.len() + self.text.len() + self.version.len();
+        (4 * (text + technique) + 16 * dimension + 1024) as u64
+    }
+
     pub(crate) fn check(&self, options: &MemoryOptions) -> Result<(), MemoryError> {
         check_text(&self.text, options)?;
         let fields = [

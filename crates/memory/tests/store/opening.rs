@@ -278,14 +278,32 @@ fn an_ephemeral_store_leaves_nothing_behind() {
 
 #[test]
 fn a_full_file_system_is_refused_before_anything_is_written() {
-    let dir = store();
-    let options = MemoryOptions {
-        min_free_bytes: u64::MAX,
-        ..MemoryOptions::default()
+    let dir = tempfile::tempdir().unwrap();
+    let embed = HashingEmbed::with("wide@1", 32_768);
+    let open_leaving = |min_free_bytes| {
+        let options = MemoryOptions {
+            min_free_bytes,
+            ..MemoryOptions::default()
+        };
+        Memory::open(dir.path(), embed.clone(), options)
     };
-    let error = Memory::open(dir.path(), HashingEmbed::new(), options).unwrap_err();
-    assert!(matches!(error, MemoryError::DiskSpace { .. }), "{error:?}");
-    assert_eq!(open(dir.path()).unwrap().precedents_len(), 1);
+    let Err(MemoryError::DiskSpace { free_bytes, .. }) = open_leaving(u64::MAX) else {
+        panic!("opened on a full file system");
+    };
+    // What the batch itself needs counts too: by the bound these are 1 GiB, so
+    // half of it would fit, whatever else writes to this disk meanwhile.
+    let memory = open_leaving(free_bytes.saturating_sub(512 << 20)).unwrap();
+    let batch = (0..2048)
+        .map(|n| precedent(&n.to_string(), "ls", Label::Benign))
+        .collect::<Vec<_>>();
+    let refused = memory.upsert_precedents(&batch);
+    assert!(
+        matches!(refused, Err(MemoryError::DiskSpace { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(embed.embedded_texts(), 0);
+    memory.upsert_precedents(&batch[..1]).unwrap();
+    assert_eq!(memory.precedents_len(), 1);
 }
 
 /// Every file below `dir` with its contents.
