@@ -1,0 +1,151 @@
+//! Fits `data/weights.toml` on `data/calibration.jsonl`.
+//!
+//! Needs the models in `$INWARDEN_MODELS` (default `~/.cache/inwarden/models`).
+//! Usage: `fit_calibration SIGNALS.tsv [MODEL_ID]`. The signals of all rows are
+//! kept in the first argument: a second run with the same file only fits.
+//!
+//! Expected output: recall and false positives of scores that were fitted
+//! without the row's family, the thresholds, and where the weights were written.
+
+use std::{env, fs, path::PathBuf, sync::Arc};
+
+use anyhow::{Context, Result};
+use inwarden_classifier::{
+    Calibration, Classifier, ClassifierConfig, FitRow, Judge, MiniLmEmbed, Parts, Prompt,
+    QwenJudge, RuleSet, Signals, Weights, calibration_rows, fit_weights, grouped_scores,
+    seed_memory,
+};
+use inwarden_inference::{Embedder, LoadOptions, Qwen2};
+use inwarden_memory::{Embed, Memory};
+use inwarden_types::Label;
+
+const L2: f64 = 0.003;
+const FOLDS: usize = 10;
+/// Precedents nearer than this do not vote for a calibration row: new cases have
+/// no twin in the store, so the weight of a vote must not be learnt from twins.
+const TWIN_COSINE: f64 = 0.9;
+
+fn main() -> Result<()> {
+    let mut args = env::args().skip(1);
+    let signals_file = PathBuf::from(args.next().context("usage: fit_calibration SIGNALS.tsv")?);
+    let model_id = args
+        .next()
+        .unwrap_or_else(|| "qwen2.5-coder-0.5b-instruct-q4_k_m".to_owned());
+    let models = match env::var_os("INWARDEN_MODELS") {
+        Some(dir) => PathBuf::from(dir),
+        None => PathBuf::from(env::var_os("HOME").context("HOME is not set")?)
+            .join(".cache/inwarden/models"),
+    };
+    let gguf = models.join(&model_id).join(format!("{model_id}.gguf"));
+    let model = Arc::new(Qwen2::load(&[gguf], &LoadOptions::default())?);
+    let judge = Arc::new(QwenJudge::new(model, &model_id, &Prompt::shipped())?);
+    let minilm = Embedder::load(&models.join("all-minilm-l6-v2"))?;
+    let embed = Arc::new(MiniLmEmbed::new(minilm, "all-minilm-l6-v2"));
+    let memory = Arc::new(Memory::ephemeral(embed.clone())?);
+    seed_memory(&memory)?;
+    let config = ClassifierConfig::shipped()?;
+    let parts = Parts {
+        judge: Some(judge.clone()),
+        memory: Some(memory),
+        rules: Some(Arc::new(RuleSet::shipped()?)),
+    };
+    let classifier = Classifier::new(config.clone(), parts)?;
+
+    let known = fs::read_to_string(&signals_file).unwrap_or_default();
+    let mut lines = String::new();
+    let mut rows = Vec::new();
+    for (idx, row) in calibration_rows()?.iter().enumerate() {
+        let mut signals = classifier.signals(&row.case(), &|hit| hit.score > TWIN_COSINE);
+        // Only the judge is slow: its answers are taken from the file if there.
+        if let Some(line) = known
+            .lines()
+            .find(|line| line.starts_with(&format!("{}\t", row.id)))
+        {
+            signals.judge = line.split('\t').nth(1).and_then(|field| field.parse().ok());
+        }
+        lines.push_str(&format!(
+            "{}\t{}\n",
+            row.id,
+            signals.judge.unwrap_or(f64::NAN)
+        ));
+        let malicious = row.label() == Label::Malicious;
+        rows.push(FitRow {
+            signals,
+            malicious,
+            group: row.family.clone(),
+        });
+        if idx % 50 == 0 {
+            eprintln!("{idx} rows");
+        }
+    }
+    fs::write(&signals_file, lines)?;
+
+    let blind: Vec<FitRow> = rows
+        .iter()
+        .map(|row| FitRow {
+            signals: Signals {
+                judge: None,
+                ..row.signals.clone()
+            },
+            ..row.clone()
+        })
+        .collect();
+    let n_malicious = rows.iter().filter(|row| row.malicious).count();
+    let calibration = Calibration {
+        judge: judge.identity(),
+        embedder: embed.identity(),
+        prior: n_malicious as f64 / rows.len() as f64,
+        rows: rows.len(),
+        with_judge: fitted("with judge", &rows),
+        without_judge: fitted("without judge", &blind),
+        ..config.calibration
+    };
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/data/weights.toml");
+    fs::write(path, calibration.to_text()?)?;
+    eprintln!("written: {path}");
+    Ok(())
+}
+
+fn fitted(name: &str, rows: &[FitRow]) -> Weights {
+    let scores = grouped_scores(rows, L2, FOLDS);
+    let of = |malicious: bool| -> Vec<f64> {
+        let mut picked: Vec<f64> = rows
+            .iter()
+            .zip(&scores)
+            .filter(|(row, _)| row.malicious == malicious)
+            .map(|(_, score)| 1.0 / (1.0 + (-score).exp()))
+            .collect();
+        picked.sort_by(f64::total_cmp);
+        picked
+    };
+    let (attacks, ordinary) = (of(true), of(false));
+    let above =
+        |set: &[f64], at: f64| set.iter().filter(|p| **p >= at).count() as f64 / set.len() as f64;
+    for share in [0.005, 0.01, 0.03, 0.05] {
+        let at = quantile(&ordinary, 1.0 - share) + 1e-9;
+        println!(
+            "{name}: recall {:.3} at {share} false positives (score {at:.3})",
+            above(&attacks, at)
+        );
+    }
+    // One in 200 ordinary rows may be called malicious, one in 20 attacks benign.
+    let malicious = (quantile(&ordinary, 0.995) + 0.01).clamp(0.9, 0.99);
+    let benign = quantile(&attacks, 0.05).clamp(0.02, 0.3);
+    println!(
+        "{name}: malicious from {malicious:.3}: recall {:.3}, false positives {:.4}; benign up to {benign:.3}: {:.3} of ordinary, {:.3} of attacks",
+        above(&attacks, malicious),
+        above(&ordinary, malicious),
+        1.0 - above(&ordinary, benign),
+        1.0 - above(&attacks, benign),
+    );
+    Weights {
+        malicious_threshold: (malicious * 1e3).round() / 1e3,
+        benign_threshold: (benign * 1e3).round() / 1e3,
+        ..fit_weights(rows, L2)
+    }
+}
+
+fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let idx = ((sorted.len() - 1) as f64 * share).ceil() as usize;
+    sorted[idx]
+}

@@ -1,0 +1,471 @@
+//! The way of a case through the stages to a verdict.
+//!
+//! Cache, screen, indicators and precedents answer first ([`Classifier::prepare`]);
+//! what they leave open waits for the judge ([`Classifier::judge`]) or, when
+//! there is no time for it, gets what is known ([`Classifier::fallback`]). A
+//! verdict depends on the case, rules, memory, judge and calibration only: not on
+//! time, order or other cases.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use inwarden_memory::{Memory, PrecedentHit, PrecedentQuery};
+use inwarden_types::{
+    Case, EventData, Label, RawScore, Score, SettledBy, Stage, StageTimes, UndeterminedReason,
+    Verdict,
+};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    Calibration, ClassifierError, Judge, RuleSet, Signals,
+    assessment::Assessment,
+    cache::{CacheKey, RecentCache},
+    fusion::Weights,
+    precedents,
+    reading::{Reading, found_in},
+    render::{base_name, render_behaviour, render_case},
+    screen::{ScreenHit, field_values},
+};
+
+/// How a classifier works.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassifierConfig {
+    /// Verdicts that are remembered; 0 remembers none. About 2 KB each.
+    pub cache_entries: usize,
+    /// Precedents that vote, `1..=64`.
+    pub top_k_retrieval: usize,
+    /// Weights and thresholds.
+    pub calibration: Calibration,
+}
+
+impl ClassifierConfig {
+    /// The shipped calibration, 12 precedents, 8192 remembered verdicts.
+    ///
+    /// # Errors
+    /// [`ClassifierError::Calibration`]; a test makes sure that there is none.
+    pub fn shipped() -> Result<Self, ClassifierError> {
+        Ok(Self {
+            cache_entries: 8192,
+            top_k_retrieval: 12,
+            calibration: Calibration::shipped()?,
+        })
+    }
+}
+
+/// The stages a classifier has; without one, the others decide.
+#[derive(Default)]
+pub struct Parts {
+    /// The language model.
+    pub judge: Option<Arc<dyn Judge>>,
+    /// The remembered cases.
+    pub memory: Option<Arc<Memory>>,
+    /// The rules.
+    pub rules: Option<Arc<RuleSet>>,
+}
+
+/// What happened so far, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Cases answered from the cache.
+    pub cache_hits: u64,
+    /// Cases that went through the stages.
+    pub cache_misses: u64,
+    /// Cases whose precedents could not be retrieved.
+    pub precedents_failed: u64,
+    /// Cases the judge had no answer for.
+    pub judge_failed: u64,
+}
+
+/// A case after the fast stages.
+#[derive(Debug)]
+pub enum Prepared {
+    /// It needs no judge.
+    Settled(Verdict),
+    /// The judge is to decide, or [`Classifier::fallback`].
+    NeedsJudge(Pending),
+}
+
+/// A case that waits for the judge.
+#[derive(Debug)]
+pub struct Pending {
+    /// How urgent it is: the log-odds of malicious without the judge.
+    pub priority: RawScore,
+    text: String,
+    key: CacheKey,
+    assessment: Box<Assessment>,
+}
+
+/// Judges cases. Shared by threads; every method takes `&self`.
+pub struct Classifier {
+    config: ClassifierConfig,
+    parts: Parts,
+    /// Hash of what does not change while this classifier lives.
+    fixed_hash: [u8; 32],
+    cache: Mutex<RecentCache<Verdict>>,
+    counters: CounterCells,
+}
+
+#[derive(Default)]
+struct CounterCells {
+    cache_hits: AtomicU64,
+    cache_misses: AtomicU64,
+    precedents_failed: AtomicU64,
+    judge_failed: AtomicU64,
+}
+
+impl Classifier {
+    /// A classifier of these parts.
+    ///
+    /// # Errors
+    /// [`ClassifierError::Setting`] if a setting is out of range.
+    pub fn new(config: ClassifierConfig, parts: Parts) -> Result<Self, ClassifierError> {
+        if !(1..=64).contains(&config.top_k_retrieval) {
+            #[expect(clippy::cast_precision_loss, reason = "for a message only")]
+            let got = config.top_k_retrieval as f64;
+            return Err(ClassifierError::Setting {
+                key: "top_k_retrieval",
+                got,
+                allowed: "1..=64",
+            });
+        }
+        let mut hasher = Sha256::new();
+        hasher.update(config.calibration.content_hash()?);
+        hasher.update(config.top_k_retrieval.to_le_bytes());
+        let judge = parts.judge.as_ref().map(|judge| judge.identity());
+        if let Some(identity) = &judge
+            && *identity != config.calibration.judge
+        {
+            tracing::warn!(
+                judge = identity,
+                calibrated = config.calibration.judge,
+                "scores are calibrated for another judge"
+            );
+        }
+        hash_text(&mut hasher, judge.as_deref().unwrap_or(""));
+        if let Some(rules) = &parts.rules {
+            hasher.update(rules.content_hash());
+        }
+        Ok(Self {
+            cache: Mutex::new(RecentCache::new(config.cache_entries)),
+            fixed_hash: hasher.finalize().into(),
+            config,
+            parts,
+            counters: CounterCells::default(),
+        })
+    }
+
+    /// The fast stages: cache, rules, indicators, precedents.
+    ///
+    /// Without a judge every case is settled here.
+    #[must_use]
+    pub fn prepare(&self, case: &Case) -> Prepared {
+        let start = Instant::now();
+        let text = render_case(case);
+        let key = self.key(case, &text);
+        if let Some(mut verdict) = self.lock_cache().find(&key) {
+            self.counters.cache_hits.fetch_add(1, Ordering::Relaxed);
+            verdict.stages = StageTimes::default();
+            verdict.stages.add(Stage::Screen, start.elapsed());
+            return Prepared::Settled(verdict);
+        }
+        self.counters.cache_misses.fetch_add(1, Ordering::Relaxed);
+        let rule_hits = self.rule_hits(case);
+        let indicators = indicators_of(case);
+        let mut stages = StageTimes::default();
+        stages.add(Stage::Screen, start.elapsed());
+
+        let retrieval_start = Instant::now();
+        let behaviour = render_behaviour(case);
+        let (precedent_hits, failure) = self.precedent_hits(&behaviour);
+        if self.parts.memory.is_some() {
+            stages.add(Stage::Precedents, retrieval_start.elapsed());
+        }
+        let assessment = Assessment {
+            signals: Signals {
+                judge: None,
+                vote: precedents::vote(&precedent_hits),
+                rule_level: rule_hits.iter().map(|hit| hit.level).max().unwrap_or(0),
+                indicators,
+            },
+            settling_precedent: precedents::settling(&behaviour, &precedent_hits)
+                .map(|hit| hit.precedent.id.clone()),
+            rule_hits,
+            precedent_hits,
+            failure,
+            stages,
+            judge: None,
+        };
+        if let Some(verdict) = assessment.settle(self.config.calibration.settled_log_odds) {
+            return Prepared::Settled(self.remember(key, &assessment, verdict));
+        }
+        let weights = &self.config.calibration.without_judge;
+        if self.parts.judge.is_none() {
+            let verdict = self.fuse(&assessment, weights, SettledBy::Fallback);
+            return Prepared::Settled(self.remember(key, &assessment, verdict));
+        }
+        Prepared::NeedsJudge(Pending {
+            priority: RawScore(weights.weigh(&assessment.signals).0),
+            text,
+            key,
+            assessment: Box::new(assessment),
+        })
+    }
+
+    /// Asks the judge and weighs everything. If the judge has no answer, the case
+    /// is decided as in [`Classifier::fallback`].
+    #[must_use]
+    pub fn judge(&self, pending: Pending) -> Verdict {
+        let Some(judge) = &self.parts.judge else {
+            return self.fallback(pending, UndeterminedReason::Overloaded);
+        };
+        let Pending {
+            text,
+            key,
+            mut assessment,
+            ..
+        } = pending;
+        let start = Instant::now();
+        let answer = judge.judge(&text);
+        assessment.stages.add(Stage::Judge, start.elapsed());
+        match answer {
+            Ok(answer) => {
+                assessment.signals.judge = Some(answer.log_odds);
+                assessment.judge = Some(judge.identity());
+                let weights = &self.config.calibration.with_judge;
+                let verdict = self.fuse(&assessment, weights, SettledBy::Model);
+                self.remember(key, &assessment, verdict)
+            }
+            Err(error) => {
+                self.counters.judge_failed.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%error, "the judge has no answer");
+                let reason = UndeterminedReason::StageFailed {
+                    stage: Stage::Judge,
+                    error: error.to_string(),
+                };
+                self.without_judge(&assessment, reason)
+            }
+        }
+    }
+
+    /// The verdict without the judge, because of `reason`: malicious if the fast
+    /// stages suffice for that, otherwise undetermined. Never benign, so that
+    /// whoever fills the judge's queue gains nothing by it.
+    #[must_use]
+    pub fn fallback(&self, pending: Pending, reason: UndeterminedReason) -> Verdict {
+        self.without_judge(&pending.assessment, reason)
+    }
+
+    /// All stages, one after the other.
+    #[must_use]
+    pub fn classify(&self, case: &Case) -> Verdict {
+        match self.prepare(case) {
+            Prepared::Settled(verdict) => verdict,
+            Prepared::NeedsJudge(pending) => self.judge(pending),
+        }
+    }
+
+    /// What all stages say, unweighed and uncached, for calibration: precedents
+    /// that `leave_out` names do not vote.
+    #[must_use]
+    pub fn signals(&self, case: &Case, leave_out: &dyn Fn(&PrecedentHit) -> bool) -> Signals {
+        let (mut hits, _) = self.precedent_hits(&render_behaviour(case));
+        hits.retain(|hit| !leave_out(hit));
+        let judge = self.parts.judge.as_ref();
+        Signals {
+            judge: judge
+                .and_then(|judge| judge.judge(&render_case(case)).ok())
+                .map(|answer| answer.log_odds),
+            vote: precedents::vote(&hits),
+            rule_level: self
+                .rule_hits(case)
+                .iter()
+                .map(|hit| hit.level)
+                .max()
+                .unwrap_or(0),
+            indicators: indicators_of(case),
+        }
+    }
+
+    /// Whether scores are calibrated for the judge in use; true without one.
+    #[must_use]
+    pub fn is_calibrated(&self) -> bool {
+        let judge = self.parts.judge.as_ref();
+        judge.is_none_or(|judge| judge.identity() == self.config.calibration.judge)
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters {
+            cache_hits: self.counters.cache_hits.load(Ordering::Relaxed),
+            cache_misses: self.counters.cache_misses.load(Ordering::Relaxed),
+            precedents_failed: self.counters.precedents_failed.load(Ordering::Relaxed),
+            judge_failed: self.counters.judge_failed.load(Ordering::Relaxed),
+        }
+    }
+
+    fn without_judge(&self, assessment: &Assessment, reason: UndeterminedReason) -> Verdict {
+        let weights = &self.config.calibration.without_judge;
+        let mut verdict = self.fuse(assessment, weights, SettledBy::Fallback);
+        if verdict.label != Label::Malicious {
+            verdict.label = Label::Undetermined;
+            verdict.undetermined = Some(reason);
+            verdict.technique = assessment.technique(weights);
+        }
+        verdict
+    }
+
+    fn fuse(&self, assessment: &Assessment, weights: &Weights, settled_by: SettledBy) -> Verdict {
+        let (log_odds, shares) = weights.weigh(&assessment.signals);
+        let score = Score::from_log_odds(log_odds);
+        let probability = score.probability();
+        let (label, undetermined) = if probability >= weights.malicious_threshold {
+            (Label::Malicious, None)
+        } else if probability <= weights.benign_threshold {
+            match &assessment.failure {
+                // A stage that failed might have said otherwise.
+                Some(failure) => (Label::Undetermined, Some(failure.clone())),
+                None => (Label::Benign, None),
+            }
+        } else {
+            (Label::Undetermined, Some(UndeterminedReason::AbstainBand))
+        };
+        Verdict {
+            label,
+            score,
+            technique: match label {
+                Label::Benign => None,
+                _ => assessment.technique(weights),
+            },
+            settled_by,
+            undetermined,
+            evidence: assessment.evidence(&shares),
+            stages: assessment.stages.clone(),
+        }
+    }
+
+    /// Caches a verdict unless a stage failed on the way.
+    fn remember(&self, key: CacheKey, assessment: &Assessment, verdict: Verdict) -> Verdict {
+        if assessment.failure.is_none() {
+            self.lock_cache().insert(key, verdict.clone());
+        }
+        verdict
+    }
+
+    fn rule_hits(&self, case: &Case) -> Vec<ScreenHit> {
+        let rules = self.parts.rules.as_ref();
+        rules.map_or_else(Vec::new, |rules| rules.screen(case))
+    }
+
+    fn precedent_hits(&self, behaviour: &str) -> (Vec<PrecedentHit>, Option<UndeterminedReason>) {
+        let Some(memory) = &self.parts.memory else {
+            return (Vec::new(), None);
+        };
+        let query = PrecedentQuery::nearest(self.config.top_k_retrieval);
+        match memory.precedents(behaviour, &query) {
+            Ok(hits) => (hits, None),
+            Err(error) => {
+                self.counters
+                    .precedents_failed
+                    .fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%error, "precedents could not be retrieved");
+                let reason = UndeterminedReason::StageFailed {
+                    stage: Stage::Precedents,
+                    error: error.to_string(),
+                };
+                (Vec::new(), Some(reason))
+            }
+        }
+    }
+
+    /// Hashes everything that any stage reads.
+    fn key(&self, case: &Case, text: &str) -> CacheKey {
+        let mut hasher = Sha256::new();
+        hasher.update(self.fixed_hash);
+        if let Some(memory) = &self.parts.memory {
+            hasher.update(memory.generation().to_le_bytes());
+        }
+        hash_text(&mut hasher, text);
+        let event = case.last();
+        // The text is bounded; rules and indicators may read further.
+        for arg in &event.process.image.argv.args {
+            hash_text(&mut hasher, arg);
+        }
+        if let EventData::ToolCall(call) = &event.data {
+            hash_text(&mut hasher, &call.args_json);
+        }
+        let mut fields: Vec<_> = field_values(event)
+            .unwrap_or_default()
+            .into_iter()
+            .collect();
+        fields.sort();
+        for (name, value) in fields {
+            hash_text(&mut hasher, name);
+            hash_text(&mut hasher, &value);
+        }
+        for name in parent_names(case) {
+            hash_text(&mut hasher, name);
+        }
+        hasher.finalize().into()
+    }
+
+    fn lock_cache(&self) -> std::sync::MutexGuard<'_, RecentCache<Verdict>> {
+        // The cache is whole after any panic: each change is one insertion.
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Classifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Classifier")
+            .field("judge", &self.parts.judge.as_ref().map(|j| j.identity()))
+            .field("memory", &self.parts.memory.is_some())
+            .field("rules", &self.parts.rules)
+            .finish_non_exhaustive()
+    }
+}
+
+fn hash_text(hasher: &mut Sha256, text: &str) {
+    hasher.update((text.len() as u64).to_le_bytes());
+    hasher.update(text);
+}
+
+fn indicators_of(case: &Case) -> Vec<bool> {
+    let event = case.last();
+    let reading = match &event.data {
+        EventData::Exec => {
+            let image = &event.process.image;
+            let mut args = image.argv.args.clone();
+            // What runs counts, not what it calls itself.
+            if image.exe.starts_with('/')
+                && let Some(argv0) = args.first_mut()
+                && base_name(argv0) != base_name(&image.exe)
+                && !crate::reading::is_shell(base_name(argv0))
+            {
+                argv0.clone_from(&image.exe);
+            }
+            Reading::of_argv(&args)
+        }
+        EventData::ToolCall(call) => crate::screen::command_of(call)
+            .map_or_else(Reading::default, |line| Reading::of_line(&line)),
+        _ => Reading::default(),
+    };
+    let parents: Vec<&str> = parent_names(case).collect();
+    found_in(&reading, &parents)
+}
+
+fn parent_names(case: &Case) -> impl Iterator<Item = &str> {
+    case.last().ancestors.iter().map(|ancestor| {
+        let image = &ancestor.image;
+        if image.exe.is_empty() {
+            image.comm.as_str()
+        } else {
+            base_name(&image.exe)
+        }
+    })
+}

@@ -1,0 +1,50 @@
+//! The judge: what a language model thinks of a case, as log-odds.
+
+mod prompt;
+mod qwen;
+
+pub use prompt::{Prompt, Shot};
+pub use qwen::{JudgeSetupError, QwenJudge};
+
+/// Judges the text of a case. The text is untrusted and must be treated as data.
+pub trait Judge: Send + Sync {
+    /// Names model and prompt so precisely that equal names give equal answers.
+    fn identity(&self) -> String;
+
+    /// Judges [`crate::render_case`]'s text of a case. The same text always gets
+    /// the same answer.
+    ///
+    /// # Errors
+    /// [`JudgeError`] if there is no answer; the classifier then judges without.
+    fn judge(&self, case_text: &str) -> Result<JudgeAnswer, JudgeError>;
+}
+
+/// What the judge says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct JudgeAnswer {
+    /// Log-odds of malicious in nats, less those of a case without content; not
+    /// calibrated.
+    pub log_odds: f64,
+    /// The probability the model gave to something that is no label, `0..=1`.
+    pub outside: f64,
+}
+
+/// The judge has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JudgeError {
+    /// The model failed; the message holds no text of the case.
+    #[error("{judge} failed: {reason}")]
+    Failed {
+        /// The judge's identity.
+        judge: String,
+        /// What it said.
+        reason: String,
+    },
+    /// The model's numbers are not finite.
+    #[error("{judge} gave no finite score")]
+    NotFinite {
+        /// The judge's identity.
+        judge: String,
+    },
+}

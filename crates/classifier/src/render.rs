@@ -1,0 +1,281 @@
+//! The text of a case, as precedents are compared with and the model reads it.
+//!
+//! One case has one text. The behaviour (what runs, under which parent) comes
+//! first, one field a line, then its surroundings. Everything of others is
+//! quoted, so a line of this text always begins with a field name of ours.
+
+use inwarden_types::{Ancestor, Case, Event, EventData, Image, Process, ToolCall};
+
+use crate::quote::quote_untrusted;
+
+const MAX_EXEC_BYTES: usize = 600;
+const MAX_SCRIPT_BYTES: usize = 900;
+const MAX_PATH_BYTES: usize = 120;
+const MAX_TASK_BYTES: usize = 300;
+const MAX_NAME_BYTES: usize = 48;
+const MAX_EARLIER_EVENTS: usize = 3;
+const MAX_EARLIER_BYTES: usize = 160;
+const MAX_ANCESTORS: usize = 5;
+
+/// The text of a case: behaviour and surroundings, bounded, one field a line.
+///
+/// # Examples
+/// ```
+/// use inwarden_types::{Argv, Case, Event, EventData, EventId, Image, Process};
+///
+/// let argv = ["bash", "-c", "make -j2\nmake test"].map(String::from).to_vec();
+/// let event = Event {
+///     id: EventId::External("e1".into()),
+///     at: None,
+///     wall: None,
+///     process: Process { image: Image { argv: Argv::complete(argv), ..Image::default() }, ..Process::default() },
+///     ancestors: Vec::new(),
+///     data: EventData::Exec,
+/// };
+/// let text = inwarden_classifier::render_case(&Case::of(event));
+/// assert_eq!(text, "exec: bash -c\nscript: make -j2\\nmake test");
+/// ```
+#[must_use]
+pub fn render_case(case: &Case) -> String {
+    let mut lines = behaviour_lines(case.last());
+    lines.extend(surrounding_lines(case));
+    lines.join("\n")
+}
+
+/// The first part of [`render_case`]: what runs and under which parent. This is
+/// what precedents remember and are compared by.
+#[must_use]
+pub fn render_behaviour(case: &Case) -> String {
+    behaviour_lines(case.last()).join("\n")
+}
+
+fn behaviour_lines(event: &Event) -> Vec<String> {
+    let mut lines = match &event.data {
+        EventData::ToolCall(call) => return tool_call_lines(call),
+        EventData::Exec => image_lines("exec", &event.process.image),
+        EventData::Fork => image_lines("fork of", &event.process.image),
+        EventData::Exit(status) => {
+            let mut lines = image_lines("exit of", &event.process.image);
+            lines.push(format!("status: {} signal {}", status.code, status.signal));
+            lines
+        }
+        _ => vec!["no behaviour".to_owned()],
+    };
+    if let Some(parent) = event.ancestors.first() {
+        lines.push(format!("parent: {}", ancestor_name(parent)));
+    }
+    lines
+}
+
+fn surrounding_lines(case: &Case) -> Vec<String> {
+    let event = case.last();
+    let mut lines = Vec::new();
+    if event.ancestors.len() > 1 {
+        let chain: Vec<String> = event
+            .ancestors
+            .iter()
+            .skip(1)
+            .take(MAX_ANCESTORS)
+            .map(ancestor_name)
+            .collect();
+        lines.push(format!("ancestors: {}", chain.join(" < ")));
+    }
+    if let Some(uid) = event.process.uid {
+        let user = if uid.0 == 0 { "root" } else { "unprivileged" };
+        lines.push(format!("user: {user}"));
+    }
+    if let Some(class) = directory_class(&event.process) {
+        lines.push(format!("directory: {class}"));
+    }
+    let earlier = case.events().split_last().map_or(&[][..], |(_, rest)| rest);
+    for event in earlier.iter().rev().take(MAX_EARLIER_EVENTS).rev() {
+        let line = behaviour_lines(event).join("; ");
+        // Already quoted: this only shortens.
+        lines.push(format!(
+            "earlier: {}",
+            quote_untrusted(&line, MAX_EARLIER_BYTES)
+        ));
+    }
+    lines
+}
+
+fn image_lines(field: &str, image: &Image) -> Vec<String> {
+    let args = &image.argv.args;
+    let body_idx = script_index(args);
+    let head = body_idx.map_or(args.len(), |idx| idx);
+    let mut command = join_words(&args[..head]);
+    if args.is_empty() {
+        let known = if image.exe.is_empty() {
+            &image.comm
+        } else {
+            &image.exe
+        };
+        command.clone_from(known);
+    }
+    let mut lines = vec![format!(
+        "{field}: {}",
+        quote_untrusted(&command, MAX_EXEC_BYTES)
+    )];
+    if let Some(idx) = body_idx {
+        lines.push(format!(
+            "script: {}",
+            quote_untrusted(&args[idx], MAX_SCRIPT_BYTES)
+        ));
+        if idx + 1 < args.len() {
+            let rest = join_words(&args[idx + 1..]);
+            lines.push(format!(
+                "script arguments: {}",
+                quote_untrusted(&rest, MAX_EXEC_BYTES)
+            ));
+        }
+    }
+    if image.argv.truncated {
+        lines.push(format!(
+            "arguments cut: {} bytes in all",
+            image.argv.true_bytes
+        ));
+    }
+    let argv0 = args.first().map_or("", String::as_str);
+    if !image.exe.is_empty()
+        && !argv0.is_empty()
+        && base_name(&image.exe) != base_name(argv0).trim_start_matches('-')
+    {
+        lines.push(format!(
+            "executable: {}",
+            quote_untrusted(&image.exe, MAX_PATH_BYTES)
+        ));
+    }
+    lines
+}
+
+fn tool_call_lines(call: &ToolCall) -> Vec<String> {
+    let mut lines = vec![
+        format!("tool call: {}", quote_untrusted(&call.tool, MAX_PATH_BYTES)),
+        format!(
+            "arguments: {}",
+            quote_untrusted(&call.args_json, MAX_SCRIPT_BYTES)
+        ),
+    ];
+    if let Some(task) = &call.user_task {
+        lines.push(format!(
+            "user asked: {}",
+            quote_untrusted(task, MAX_TASK_BYTES)
+        ));
+    }
+    if let Some(role) = &call.role {
+        lines.push(format!(
+            "agent role: {}",
+            quote_untrusted(role, MAX_NAME_BYTES)
+        ));
+    }
+    lines
+}
+
+fn ancestor_name(ancestor: &Ancestor) -> String {
+    let image = &ancestor.image;
+    let name = if !image.exe.is_empty() {
+        base_name(&image.exe)
+    } else if let Some(argv0) = image.argv.args.first() {
+        base_name(argv0).trim_start_matches('-')
+    } else {
+        &image.comm
+    };
+    quote_untrusted(name, MAX_NAME_BYTES)
+}
+
+/// What kind of place the working directory is; its path says little more.
+fn directory_class(process: &Process) -> Option<&'static str> {
+    let cwd = process.image.cwd.as_str();
+    if cwd.is_empty() {
+        return None;
+    }
+    let within = |root: &str| {
+        cwd == root
+            || cwd
+                .strip_prefix(root)
+                .is_some_and(|rest| rest.starts_with('/'))
+    };
+    Some(if within("/tmp") || within("/var/tmp") {
+        "temporary"
+    } else if within("/dev/shm") || within("/run/shm") {
+        "shared memory"
+    } else if within("/root") {
+        "home of root"
+    } else if within("/home") {
+        "a home"
+    } else if within("/var/www") || within("/srv") {
+        "web or service data"
+    } else if cwd == "/" {
+        "/"
+    } else {
+        "system"
+    })
+}
+
+/// Index of the argument that is program text for an interpreter: the body of
+/// `sh -c`, `python -c`, `perl -e` and their like, wrappers before it included.
+pub(crate) fn script_index(args: &[String]) -> Option<usize> {
+    let limit = args.len().min(12);
+    for start in 0..limit {
+        let Some(flag) = program_text_flag(base_name(&args[start])) else {
+            continue;
+        };
+        for (idx, arg) in args.iter().enumerate().take(start + 8).skip(start + 1) {
+            let long = arg == "--eval" || arg == "--command";
+            let short = arg.starts_with('-') && !arg.starts_with("--") && arg.contains(flag);
+            if long || short {
+                return (idx + 1 < args.len()).then_some(idx + 1);
+            }
+            if !arg.starts_with('-') && !arg.starts_with('+') {
+                break;
+            }
+        }
+    }
+    None
+}
+
+/// The letter by which a program takes program text as an argument.
+fn program_text_flag(program: &str) -> Option<char> {
+    let stem = program
+        .trim_start_matches('-')
+        .trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
+    match stem {
+        "sh" | "bash" | "dash" | "zsh" | "ksh" | "ash" | "fish" | "python" | "pypy" | "su" => {
+            Some('c')
+        }
+        "perl" | "ruby" | "node" | "nodejs" | "lua" | "osascript" => Some('e'),
+        "php" => Some('r'),
+        _ => None,
+    }
+}
+
+/// The last component of a path.
+pub(crate) fn base_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// Joins arguments so that their borders stay visible, quoted as a shell would.
+pub(crate) fn join_words(args: &[String]) -> String {
+    let mut out = String::new();
+    for (idx, arg) in args.iter().enumerate() {
+        if idx > 0 {
+            out.push(' ');
+        }
+        let plain = !arg.is_empty()
+            && arg
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"_@%+=:,./-".contains(&b) || b >= 0x80);
+        if plain {
+            out.push_str(arg);
+        } else {
+            out.push('\'');
+            out.push_str(&arg.replace('\'', "'\\''"));
+            out.push('\'');
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+#[path = "render_tests.rs"]
+mod tests;
