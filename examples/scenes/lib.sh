@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the scenes of this directory share: sourced by each run.sh, as root, with
 # bash. Sets the stage (cgroup, network namespace, listener, service), passes the
 # play's steps on to the service, and takes everything down again.
@@ -8,6 +9,8 @@
 #   scene_scripts    the files of scene_dir that its service may read
 #   scene_service    the command line of its service, run in the scripts' directory
 #   scene_credentials  the planted file, relative to the service's home
+
+: "${scene_dir:?}" "${scene_scripts:?}" "${scene_service:?}" "${scene_credentials:?}"
 
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH LC_ALL=C.UTF-8
@@ -33,6 +36,8 @@ scene_prepare() {
         scene_fail 'INWARDEN_SCENE_STATE must name an existing directory'
     [[ $scene_pace =~ ^[1-9][0-9]?$ ]] || scene_fail 'INWARDEN_SCENE_PACE must be in 1..=99'
     scene_state=$(cd -- "$scene_state" && pwd -P)
+    setpriv --reuid "$scene_uid" --regid "$scene_uid" --clear-groups test -x "$scene_state" ||
+        scene_fail "uid $scene_uid cannot enter $scene_state: it and its parents need mode 0711"
     trap scene_end EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
@@ -76,10 +81,14 @@ scene_wait() {
     while ((SECONDS < until)); do tick; done
 }
 
-# Waits until the ordinary work is done, at most SECONDS; ends the play.
+# Waits until the ordinary work is done or nobody is left to do it, at most
+# SECONDS; ends the play.
 scene_finish() {
     local until=$((SECONDS + $1)) id
-    while [ -z "$work_done" ] && ((SECONDS < until)); do tick; done
+    while [ -z "$work_done" ] && ((SECONDS < until)); do
+        [[ $(<"$cgroup/cgroup.events") != *'populated 0'* ]] || break
+        tick
+    done
     stop "$listener"
     listener=''
     for id in "${!step_tgid[@]}"; do printf 'step %s end\n' "$id"; done
@@ -156,6 +165,7 @@ make_cgroup() {
 start_listener() {
     local line=''
     exec {from_listener}< <(
+        # shellcheck disable=SC2016 # the inner shell expands
         exec setpriv --pdeathsig KILL unshare --net -- \
             bash -c 'ip link set lo up && ip address add "$1/32" dev lo && shift && exec python3 "$@"' \
             listener "$scene_address" "$scene_dir/../listener.py" \

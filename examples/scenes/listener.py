@@ -124,6 +124,8 @@ def mark_pace():
 
 
 def main():
+    # Ctrl-C is for whoever plays the scene, and then SIGTERM comes.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Before the threads start: they inherit it, and `sigwait` gets the signal.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     for name in ("listener", "shell", "closed", "upload", "beats", "lines"):

@@ -9,25 +9,30 @@ scene=$1
 shift
 failed=0
 
-# Prints the tgids of $1 and all its descendants within the cgroup $2.
+# Prints the tgids of $1 and all its descendants.
 tree() {
-    local tgid=$1 child
-    printf '%s\n' "$tgid"
-    for child in $(cat "/proc/$tgid/task/$tgid/children" 2>/dev/null); do tree "$child"; done
+    local status
+    printf '%s\n' "$1"
+    # shellcheck disable=SC2013
+    for status in $(grep -ls "^PPid:[[:space:]]$1\$" /proc/[0-9]*/status); do
+        status=${status#/proc/}
+        tree "${status%/status}"
+    done
 }
 
 kill_matching() {
     local cgroup=$1 tgid line pattern victims
     shift
     # Read at once: the list moves while processes end.
+    # shellcheck disable=SC2013
     for tgid in $(cat "$cgroup/cgroup.procs"); do
-        line=$(tr '\0' ' ' <"/proc/$tgid/cmdline" 2>/dev/null) || continue
+        line=$(tr '\0' ' ' 2>/dev/null <"/proc/$tgid/cmdline") || continue
         for pattern in "$@"; do
             [[ $line =~ $pattern ]] || continue
             victims=$(tree "$tgid")
             # shellcheck disable=SC2086
             kill -STOP $victims 2>/dev/null
-            # shellcheck disable=SC2046
+            # shellcheck disable=SC2046,SC2086
             kill -KILL $victims $(tree "$tgid") 2>/dev/null
         done
     done

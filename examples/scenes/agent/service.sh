@@ -15,6 +15,7 @@ while read -r command id script; do
         ;;
     source)
         # A fork of this shell: no program is started.
+        # shellcheck source=notes.sh
         (. "./$script") </dev/null 3>&- &
         printf 'pid %s %s\n' "$id" "$!" >&3
         ;;

@@ -6,7 +6,7 @@
 
 health=http://127.0.0.1:8080
 number=0
-pause_ms=$((($SCENE_PACE + 8) * 1000 / 24))
+pause_ms=$(((SCENE_PACE + 8) * 1000 / 24))
 pause=$((pause_ms / 1000)).$(printf '%03d' $((pause_ms % 1000)))
 
 task() {
