@@ -98,7 +98,7 @@ fn encode_call(line: &mut Object, call: &ToolCall) {
 /// Whether these arguments, put into a line as they are, are read back as they
 /// are.
 fn stays_the_same_inside_a_line(args_json: &str) -> bool {
-    if !args_json.starts_with('{') || args_json.contains(['\n', '\r', '\t', '\u{7f}']) {
+    if !args_json.starts_with('{') || args_json.contains(char::is_control) {
         return false;
     }
     let mut cursor = Cursor::new(args_json, MAX_DEPTH - 1);
