@@ -25,6 +25,7 @@
 mod assemble;
 mod clock;
 mod config;
+mod counters;
 mod error;
 mod kernel;
 mod path;
@@ -38,6 +39,7 @@ mod wire;
 
 pub use clock::read_boot_id;
 pub use config::SensorConfig;
+pub use counters::ProgramCounters;
 pub use error::SensorError;
 pub use probe::{Capabilities, Check, CheckState, probe};
 pub use sensor::Sensor;

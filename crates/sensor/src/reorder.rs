@@ -47,6 +47,11 @@ impl Reorder {
         self.waiting.remove(&place)
     }
 
+    /// The time of the earliest record that waits.
+    pub(crate) fn earliest_ns(&self) -> Option<u64> {
+        self.order.peek().map(|Reverse((at, ..))| *at)
+    }
+
     #[cfg(test)]
     fn len(&self) -> usize {
         self.order.len()

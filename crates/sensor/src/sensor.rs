@@ -7,15 +7,16 @@ use inwarden_types::{
 };
 
 use crate::{
-    SensorConfig, SensorError, TreeUsage,
+    ProgramCounters, SensorConfig, SensorError, TreeUsage,
     assemble::Assembler,
     clock::{WallClock, read_boot_id},
+    counters,
     kernel::{Bpf, Kernel},
     probe,
     procfs::{ProcFs, ProcessFiles},
     reorder::Reorder,
     tree::{NodeKey, Tree},
-    wire::{self, Counters, DecodeError},
+    wire::{self, DecodeError},
 };
 
 /// Records taken from the ring before events are handed on.
@@ -131,7 +132,7 @@ impl Sensor {
                 return Ok(());
             }
             if !full {
-                self.kernel.wait(left.min(self.poll_interval))?;
+                self.kernel.wait(left.min(self.next_look()))?;
             }
         }
     }
@@ -144,9 +145,19 @@ impl Sensor {
     /// # Errors
     /// [`SensorError::Map`].
     pub fn losses(&self) -> Result<Losses, SensorError> {
-        self.kernel
-            .counters()
-            .map(|counters| self.account(&counters))
+        Ok(Losses {
+            read: self.read,
+            undecodable: self.undecodable,
+            ..counters::sum(&self.kernel.counters()?)
+        })
+    }
+
+    /// The counts of each kernel program, with the reasons.
+    ///
+    /// # Errors
+    /// [`SensorError::Map`].
+    pub fn program_counters(&self) -> Result<Vec<ProgramCounters>, SensorError> {
+        self.kernel.counters().map(Vec::from)
     }
 
     /// The boot whose processes are observed.
@@ -175,9 +186,11 @@ impl Sensor {
             while self.collect() > 0 {
                 self.release(0, &mut events);
             }
-            let counters = self.kernel.counters()?;
-            let settled = counters.reconciled() && self.read == counters.emitted;
-            if settled || Instant::now() >= deadline {
+            let losses = self.losses()?;
+            let accounted = losses.emitted + losses.dropped + losses.filtered;
+            if (losses.seen == accounted && losses.read == losses.emitted)
+                || Instant::now() >= deadline
+            {
                 break;
             }
             self.kernel.wait(Duration::from_millis(1))?;
@@ -244,6 +257,18 @@ impl Sensor {
         count
     }
 
+    /// How long until a waiting event is due: at most the poll interval, and at
+    /// least a quarter of it, so that a stream of events comes in batches.
+    fn next_look(&self) -> Duration {
+        let due = self.reorder.earliest_ns().map(|at| {
+            let due_ns = at.saturating_add(self.window_ns);
+            Duration::from_nanos(due_ns.saturating_sub(self.kernel.now().0))
+        });
+        due.map_or(self.poll_interval, |due| {
+            due.clamp(self.poll_interval / 4, self.poll_interval)
+        })
+    }
+
     fn count_undecodable(&mut self, error: DecodeError) {
         self.undecodable += 1;
         tracing::warn!(?error, "a record of the kernel programs is not decodable");
@@ -295,17 +320,6 @@ impl Sensor {
         });
         Ok(())
     }
-
-    fn account(&self, counters: &Counters) -> Losses {
-        Losses {
-            seen: counters.seen,
-            emitted: counters.emitted,
-            dropped: counters.dropped(),
-            filtered: counters.filtered(),
-            read: self.read,
-            undecodable: self.undecodable,
-        }
-    }
 }
 
 fn nanoseconds(duration: Duration) -> u64 {
@@ -346,18 +360,25 @@ mod tests {
     }
 
     #[test]
+    fn a_sensor_can_move_to_another_thread() {
+        fn assert_send<T: Send>() {}
+        assert_send::<Sensor>();
+    }
+
+    #[test]
     fn events_of_two_cpus_come_in_the_order_in_which_they_happened() {
-        let kernel = FakeKernel::default();
+        let kernel = FakeKernel::new();
         let mut sensor = sensor(&kernel);
         kernel.emit(encode::bytes(&encode::exec((3, 30), (2, 20), 20, b"id\0")));
         kernel.emit(encode::bytes(&encode::fork((3, 30), (2, 20), 10)));
-        let kinds: Vec<EventKind> = poll(&mut sensor).iter().map(Event::kind).collect();
+        let events = [poll(&mut sensor), poll(&mut sensor)].concat();
+        let kinds: Vec<EventKind> = events.iter().map(Event::kind).collect();
         assert_eq!(kinds, [EventKind::Fork, EventKind::Exec]);
     }
 
     #[test]
     fn stop_drains_what_the_programs_wrote_until_they_were_detached() {
-        let kernel = FakeKernel::default();
+        let kernel = FakeKernel::new();
         let mut sensor = sensor(&kernel);
         kernel.emit(encode::bytes(&encode::fork((3, 30), (2, 20), 10)));
         assert_eq!(poll(&mut sensor).len(), 1);
@@ -373,7 +394,7 @@ mod tests {
 
     #[test]
     fn drops_appear_in_the_stream_once_for_each_growth() {
-        let kernel = FakeKernel::default();
+        let kernel = FakeKernel::new();
         let mut sensor = sensor(&kernel);
         let drop_some = |count| {
             let mut state = kernel.0.lock().unwrap();
@@ -396,7 +417,7 @@ mod tests {
 
     #[test]
     fn an_undecodable_record_is_read_counted_and_reported() {
-        let kernel = FakeKernel::default();
+        let kernel = FakeKernel::new();
         let mut sensor = sensor(&kernel);
         kernel.emit(vec![99; 40]);
         kernel.emit(Vec::new());
@@ -413,7 +434,7 @@ mod tests {
 
     #[test]
     fn processes_found_running_are_ancestors_and_no_events() {
-        let kernel = FakeKernel::default();
+        let kernel = FakeKernel::new();
         let seed = |tgid: u32, start_ns, parent: (u32, u64)| {
             let mut header = encode::header(wire::Kind::Seed, tgid, start_ns, 5);
             (header.parent_tgid, header.parent_start_ns) = parent;

@@ -21,9 +21,9 @@ use rustix::{
 use super::Kernel;
 use crate::{
     SensorConfig, SensorError, clock,
+    counters::{self, AllCounters, ProgramCounters, RawCounters},
     probe::kernel_release,
     trim,
-    wire::{COUNTED_KINDS, Counters, RawCounters},
 };
 
 /// The compiled programs, as committed beside their sources.
@@ -41,8 +41,11 @@ const PROGRAMS: [(&str, &str); 2] = [
 const EXIT_PROGRAMS: [&str; 2] = ["inwarden_exit", "inwarden_exit_before_6_16"];
 /// More seeds than this (half a million processes) are not read.
 const MAX_SEED_BYTES: u64 = 64 << 20;
-/// Of what loader and verifier say, the end: it holds the reason.
-const MAX_MESSAGE_CHARS: usize = 2000;
+/// A load interrupted by a signal is tried this often.
+const LOAD_ATTEMPTS: u32 = 20;
+/// Of what loader and verifier say, kept in errors.
+const MESSAGE_HEAD_CHARS: usize = 300;
+const MESSAGE_TAIL_CHARS: usize = 1700;
 
 /// Loaded programs; dropping it detaches them.
 pub(crate) struct Bpf {
@@ -70,7 +73,7 @@ impl Bpf {
         }
         let exit = load_exit(&mut ebpf, &btf)?;
         let seed: &mut Iter = program(&mut ebpf, "inwarden_seed")?;
-        seed.load("task", &btf)
+        retry_interrupted(|| seed.load("task", &btf))
             .map_err(|error| program_error("inwarden_seed", &error))?;
         drop(btf);
         trim::return_free_memory();
@@ -144,15 +147,15 @@ impl Kernel for Bpf {
         }
     }
 
-    fn counters(&self) -> Result<Counters, SensorError> {
-        let mut sum = Counters::default();
-        for kind in 0..COUNTED_KINDS {
+    fn counters(&self) -> Result<AllCounters, SensorError> {
+        let mut all = counters::PROGRAMS.map(ProgramCounters::zero);
+        for (index, program) in (0..).zip(&mut all) {
             let error = |e| map_error("counters", &e);
-            for raw in self.counters.get(&kind, 0).map_err(error)?.iter() {
-                sum.add(raw);
+            for raw in self.counters.get(&index, 0).map_err(error)?.iter() {
+                program.add(raw);
             }
         }
-        Ok(sum)
+        Ok(all)
     }
 
     fn now(&self) -> BootTime {
@@ -200,9 +203,23 @@ fn write_settings(
 
 fn load(ebpf: &mut Ebpf, name: &str, hook: &str, btf: &Btf) -> Result<(), SensorError> {
     let tracepoint: &mut BtfTracePoint = program(ebpf, name)?;
-    tracepoint
-        .load(hook, btf)
-        .map_err(|error| program_error(name, &error))
+    retry_interrupted(|| tracepoint.load(hook, btf)).map_err(|error| program_error(name, &error))
+}
+
+/// The verifier gives up with EAGAIN when a signal is pending; libbpf tries
+/// again as well.
+fn retry_interrupted<T, E: Error + 'static>(
+    mut attempt: impl FnMut() -> Result<T, E>,
+) -> Result<T, E> {
+    for _ in 1..LOAD_ATTEMPTS {
+        match attempt() {
+            Err(error) if cause_code(&error) == Some(Errno::AGAIN.raw_os_error()) => {
+                tracing::debug!("the verifier was interrupted by a signal");
+            }
+            settled => return settled,
+        }
+    }
+    attempt()
 }
 
 /// Loads the exit program that this kernel's tracepoint fits.
@@ -302,22 +319,28 @@ fn load_error(error: &EbpfError) -> SensorError {
 
 /// The permission error in the chain of causes, if there is one.
 fn refusal(error: &(dyn Error + 'static)) -> Option<io::Error> {
+    let code = cause_code(error)?;
+    let [not_permitted, access] = [Errno::PERM, Errno::ACCESS].map(Errno::raw_os_error);
+    // EACCES is also the verifier's answer to a bad program; it then has a log.
+    let by_verifier = code == access && error.to_string().contains("processed");
+    let refused = (code == not_permitted || code == access) && !by_verifier;
+    refused.then(|| io::Error::from_raw_os_error(code))
+}
+
+/// What the system call said, from the chain of causes.
+fn cause_code(error: &(dyn Error + 'static)) -> Option<i32> {
     let mut next = Some(error);
     while let Some(current) = next {
         if let Some(found) = current.downcast_ref::<io::Error>() {
-            let code = found.raw_os_error()?;
-            let refused = [Errno::PERM, Errno::ACCESS].map(Errno::raw_os_error);
-            // EACCES is also the verifier's answer to a bad program; it then has a log.
-            let by_verifier = code == refused[1] && error.to_string().contains("processed");
-            return (refused.contains(&code) && !by_verifier)
-                .then(|| io::Error::from_raw_os_error(code));
+            return found.raw_os_error();
         }
         next = current.source();
     }
     None
 }
 
-/// The chain of causes in one line, its end if it is long.
+/// The chain of causes in one line; if it is long its beginning, which names
+/// the error, and its end, which holds the verifier's reason.
 fn message(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -329,6 +352,52 @@ fn message(error: &(dyn Error + 'static)) -> String {
         }
         next = cause.source();
     }
-    let skip = text.chars().count().saturating_sub(MAX_MESSAGE_CHARS);
-    text.chars().skip(skip).collect()
+    let length = text.chars().count();
+    if length <= MESSAGE_HEAD_CHARS + MESSAGE_TAIL_CHARS {
+        return text;
+    }
+    let head: String = text.chars().take(MESSAGE_HEAD_CHARS).collect();
+    let tail: String = text.chars().skip(length - MESSAGE_TAIL_CHARS).collect();
+    format!("{head} … {tail}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_interrupted_by_signals_is_tried_again_but_not_forever() {
+        let attempts = |failures: u32, errno: Errno| {
+            let mut made = 0;
+            let result = retry_interrupted(|| {
+                made += 1;
+                if made <= failures {
+                    Err(io::Error::from(errno))
+                } else {
+                    Ok(())
+                }
+            });
+            (made, result.is_ok())
+        };
+        assert_eq!(attempts(0, Errno::AGAIN), (1, true));
+        assert_eq!(attempts(3, Errno::AGAIN), (4, true));
+        assert_eq!(attempts(99, Errno::AGAIN), (LOAD_ATTEMPTS, false));
+        assert_eq!(attempts(99, Errno::PERM), (1, false));
+    }
+
+    #[test]
+    fn a_long_message_keeps_its_beginning_and_its_end() {
+        let text = format!("BPF_PROG_LOAD{}reason", "x".repeat(9000));
+        let short = message(&io::Error::other(text));
+        assert!(short.starts_with("BPF_PROG_LOAD") && short.ends_with("reason"));
+        assert!(short.chars().count() < 2100);
+    }
+
+    #[test]
+    fn only_a_refusal_without_verifier_log_is_one() {
+        let source = |errno: Errno| io::Error::from(errno);
+        assert!(refusal(&source(Errno::PERM)).is_some());
+        assert!(refusal(&source(Errno::ACCESS)).is_some());
+        assert!(refusal(&source(Errno::INVAL)).is_none());
+    }
 }

@@ -9,25 +9,38 @@ use std::{
 use inwarden_types::BootTime;
 
 use super::Kernel;
-use crate::{SensorError, wire::Counters};
+use crate::{
+    SensorError,
+    counters::{AllCounters, PROGRAMS, ProgramCounters},
+};
 
 /// What the test and the sensor share.
-#[derive(Default)]
 pub(crate) struct State {
     pub(crate) seeds: Vec<u8>,
     pub(crate) ring: VecDeque<Vec<u8>>,
     /// Appears in the ring at detach: what programs that still run write.
     pub(crate) late: Vec<Vec<u8>>,
-    pub(crate) counters: Counters,
+    pub(crate) counters: ProgramCounters,
     pub(crate) now_ns: u64,
     pub(crate) detached: bool,
 }
 
 /// A kernel whose clock advances by every wait.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct FakeKernel(pub(crate) Arc<Mutex<State>>);
 
 impl FakeKernel {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Mutex::new(State {
+            seeds: Vec::new(),
+            ring: VecDeque::new(),
+            late: Vec::new(),
+            counters: ProgramCounters::zero(PROGRAMS[0]),
+            now_ns: 0,
+            detached: false,
+        })))
+    }
+
     pub(crate) fn emit(&self, bytes: Vec<u8>) {
         let mut state = self.0.lock().unwrap();
         state.counters.seen += 1;
@@ -54,8 +67,10 @@ impl Kernel for FakeKernel {
         Ok(())
     }
 
-    fn counters(&self) -> Result<Counters, SensorError> {
-        Ok(self.0.lock().unwrap().counters)
+    fn counters(&self) -> Result<AllCounters, SensorError> {
+        let mut all = PROGRAMS.map(ProgramCounters::zero);
+        all[0] = self.0.lock().unwrap().counters;
+        Ok(all)
     }
 
     fn now(&self) -> BootTime {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use inwarden_types::BootTime;
 
-use crate::{SensorError, wire::Counters};
+use crate::{SensorError, counters::AllCounters};
 
 pub(crate) use bpf::Bpf;
 #[cfg(test)]
@@ -26,7 +26,7 @@ pub(crate) trait Kernel: Send {
     fn wait(&mut self, timeout: Duration) -> Result<(), SensorError>;
 
     /// The counters of all programs on all CPUs.
-    fn counters(&self) -> Result<Counters, SensorError>;
+    fn counters(&self) -> Result<AllCounters, SensorError>;
 
     /// Now, on the clock of the records.
     fn now(&self) -> BootTime;

@@ -25,9 +25,6 @@ pub(crate) enum Kind {
     Seed = 3,
 }
 
-/// The kinds that have counters, in the order of the map.
-pub(crate) const COUNTED_KINDS: u32 = 3;
-
 // The two flags about arguments follow from the lengths, so they are not read here.
 pub(crate) const EXE_TRUNCATED: u16 = 0x0004;
 pub(crate) const EXE_DETACHED: u16 = 0x0008;
@@ -285,58 +282,6 @@ fn decode_body(fields: &mut Fields<'_>, kind: u8) -> Result<Body, DecodeError> {
             net_ns: fields.u32()?,
         })),
         other => Err(DecodeError::Kind(other)),
-    }
-}
-
-/// `struct inwarden_counters`, summed over CPUs and kinds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(crate) struct Counters {
-    pub(crate) seen: u64,
-    pub(crate) emitted: u64,
-    pub(crate) dropped_ring_full: u64,
-    pub(crate) dropped_no_scratch: u64,
-    pub(crate) filtered_own: u64,
-    pub(crate) filtered_cgroup: u64,
-    pub(crate) argv_unreadable: u64,
-    pub(crate) path_incomplete: u64,
-}
-
-/// The map value as aya reads it: one number for each field, in order.
-pub(crate) type RawCounters = [u64; 8];
-
-impl Counters {
-    pub(crate) fn add(&mut self, raw: &RawCounters) {
-        let [
-            seen,
-            emitted,
-            ring_full,
-            no_scratch,
-            own,
-            cgroup,
-            unreadable,
-            incomplete,
-        ] = raw;
-        self.seen += seen;
-        self.emitted += emitted;
-        self.dropped_ring_full += ring_full;
-        self.dropped_no_scratch += no_scratch;
-        self.filtered_own += own;
-        self.filtered_cgroup += cgroup;
-        self.argv_unreadable += unreadable;
-        self.path_incomplete += incomplete;
-    }
-
-    pub(crate) fn dropped(&self) -> u64 {
-        self.dropped_ring_full + self.dropped_no_scratch
-    }
-
-    pub(crate) fn filtered(&self) -> u64 {
-        self.filtered_own + self.filtered_cgroup
-    }
-
-    /// Whether no program is between counting an event and settling it.
-    pub(crate) fn reconciled(&self) -> bool {
-        self.seen == self.emitted + self.dropped() + self.filtered()
     }
 }
 

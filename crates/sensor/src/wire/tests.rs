@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{encode, *};
-use crate::kernel::OBJECT;
+use crate::{
+    counters::{ProgramCounters, RawCounters},
+    kernel::OBJECT,
+};
 
 fn samples() -> Vec<Vec<u8>> {
     let seed = Record {
@@ -132,9 +135,9 @@ fn layout_equals_the_btf_of_the_object() {
         size_of::<Seed>(),
         fields!(Seed: pid_ns, net_ns),
     );
-    let counters = fields!(Counters: seen, emitted, dropped_ring_full, dropped_no_scratch,
+    let counters = fields!(ProgramCounters: seen, emitted, dropped_ring_full, dropped_no_scratch,
         filtered_own, filtered_cgroup, argv_unreadable, path_incomplete);
-    // Rust may order `Counters` as it likes; the map value is an array in C's order.
+    // Rust may order `ProgramCounters` as it likes; the map value is an array in C's order.
     let (size, members) = &structs["inwarden_counters"];
     assert_eq!(*size, size_of::<RawCounters>());
     for (index, (name, _)) in counters.iter().enumerate() {

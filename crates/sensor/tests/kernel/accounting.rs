@@ -98,6 +98,9 @@ fn a_full_ring_is_counted_and_shown_in_the_stream() {
         panic!("{loss:?}")
     };
     assert!(reported.dropped > 0);
+    for program in sensor.program_counters().unwrap() {
+        assert_eq!(program.dropped_no_scratch, 0, "{program:?}");
+    }
     let (_, losses) = sensor.stop().unwrap();
     assert!(losses.dropped >= reported.dropped);
     assert_eq!(
@@ -182,7 +185,13 @@ fn without_privilege_the_start_names_the_missing_capabilities() {
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let binary = directory.path().join("helper");
-    fs::copy(std::env::current_exe().unwrap(), &binary).unwrap();
+    // By another process: a descriptor of ours that is open for writing could be
+    // inherited by a child of another test, and the file then not be executed.
+    let copied = quiet("/bin/cp")
+        .arg(std::env::current_exe().unwrap())
+        .arg(&binary)
+        .status();
+    assert!(copied.unwrap().success());
     let mut command = helper_command(&binary, "unprivileged");
     command.uid(65_534).gid(65_534).current_dir("/");
     let output = command
@@ -217,6 +226,29 @@ fn a_dropped_sensor_leaves_nothing_attached() {
     if std::env::args().any(|arg| arg == "--exact") {
         assert!(!links());
     }
+}
+
+#[test]
+fn a_sensor_starts_while_signals_arrive() {
+    if start(&SensorConfig::default()).is_none() {
+        return;
+    }
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Each child that ends sends this process a signal, which interrupts the verifier.
+        scope.spawn(|| {
+            while !done.load(Ordering::Acquire) {
+                quiet("/bin/true").status().unwrap();
+            }
+        });
+        let started = Instant::now();
+        let results: Vec<_> = (0..8)
+            .map(|_| Sensor::start(&SensorConfig::default()).map(drop))
+            .collect();
+        eprintln!("8 starts took {:?}", started.elapsed());
+        done.store(true, Ordering::Release);
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+    });
 }
 
 /// Seconds for `count` times fork, exec and exit of a small program.
