@@ -1,0 +1,97 @@
+//! Everything that is counted, under the names it is exported as.
+//!
+//! Each drop, fallback and failure has a counter here: a log line is not enough.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// Live counters of one engine; shared by its threads.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: Counter,)+
+        }
+
+        /// The counters at one moment. Counts since the start; they never fall.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct CounterSnapshot {
+            $($(#[$doc])* pub $name: u64,)+
+        }
+
+        impl Counters {
+            pub(crate) fn snapshot(&self) -> CounterSnapshot {
+                CounterSnapshot { $($name: self.$name.read(),)+ }
+            }
+        }
+
+        impl CounterSnapshot {
+            /// Every counter with its exported name.
+            #[must_use]
+            pub fn named(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)+]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Events handed over by the sensor or a recording.
+    events,
+    /// Cases opened.
+    cases,
+    /// Cases settled by a rule.
+    settled_by_rule,
+    /// Cases settled by a precedent.
+    settled_by_precedent,
+    /// Cases settled by the model.
+    settled_by_model,
+    /// Cases no stage settled in time.
+    settled_by_fallback,
+    /// Cases that skipped stages because the queue before them was full.
+    queue_full,
+    /// Cases that skipped the model because their deadline had passed.
+    deadline_passed,
+    /// Panics caught while a case was worked on; its verdict is a fallback.
+    panics,
+    /// Decisions by an action stronger than an alert that were carried out.
+    enforced,
+    /// Actions that were refused, or whose process survived.
+    not_enforced,
+    /// Guarded calls answered by the failure mode.
+    guard_failures,
+    /// Reports that no subscriber took in time; they stand in the audit log.
+    reports_dropped,
+    /// Audit records that could not be written.
+    audit_failures,
+    /// Recording lines that could not be written.
+    recording_failures,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add_one(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_is_exported_under_its_field_name() {
+        let counters = Counters::default();
+        counters.queue_full.add_one();
+        counters.queue_full.add_one();
+        let named = counters.snapshot().named();
+        assert!(named.contains(&("queue_full", 2)));
+        assert!(named.contains(&("cases", 0)));
+    }
+}

@@ -1,0 +1,85 @@
+//! What can go wrong, by who must act.
+
+use std::path::PathBuf;
+
+/// Errors of the engine.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    // The operator must act.
+    /// The audit log cannot be opened.
+    #[error("audit log {path} cannot be opened")]
+    AuditOpen {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The audit log could not be written; the engine stopped.
+    #[error(
+        "audit log {path} cannot be written ({} records kept in memory); \
+         the engine fails closed and has stopped",
+        unwritten.len()
+    )]
+    AuditWrite {
+        /// Which file.
+        path: PathBuf,
+        /// The records that are not in the file, one JSON object each, in order.
+        unwritten: Vec<String>,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The recording cannot be opened or written.
+    #[error("recording {path} cannot be written")]
+    Recording {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: inwarden_feeds::FeedError,
+    },
+    /// A model file is absent or damaged.
+    #[error(transparent)]
+    Models(#[from] inwarden_models::ModelError),
+    /// The sensor cannot start or failed.
+    #[error(transparent)]
+    Sensor(#[from] inwarden_sensor::SensorError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Memory(#[from] inwarden_memory::MemoryError),
+    /// A thread could not be started.
+    #[error("thread {name} could not be started")]
+    Thread {
+        /// Which thread.
+        name: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+
+    // The data is bad.
+    /// A model file cannot be loaded.
+    #[error(transparent)]
+    Inference(#[from] inwarden_inference::InferenceError),
+    /// The model cannot take the classifier's prompt.
+    #[error(transparent)]
+    Judge(#[from] inwarden_classifier::JudgeSetupError),
+    /// Rules, precedents or weights cannot be loaded.
+    #[error(transparent)]
+    Classifier(#[from] inwarden_classifier::ClassifierError),
+    /// The policies cannot be loaded.
+    #[error(transparent)]
+    Policy(#[from] inwarden_policy::PolicyError),
+    /// A recording or event cannot be read.
+    #[error(transparent)]
+    Feed(#[from] inwarden_feeds::FeedError),
+    /// The responder cannot start.
+    #[error(transparent)]
+    Response(#[from] inwarden_response::ResponseError),
+
+    // Ours.
+    /// A thread of the engine ended by a panic. Please report it.
+    #[error("engine thread {name} ended by a panic; please report this")]
+    ThreadPanicked {
+        /// Which thread.
+        name: &'static str,
+    },
+}

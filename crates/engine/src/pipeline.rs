@@ -1,0 +1,194 @@
+//! One case from verdict to report: decide, act, prove.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use inwarden_policy::Target;
+use inwarden_response::{KillRequest, Responder};
+use inwarden_types::{
+    Action, ActionOutcome, ActionReport, BootTime, Case, Decision, Event, Label, Mode, ProcessKey,
+    RefusedReason, Scope, Score, SettledBy, Stage, StageTimes, UndeterminedReason, Verdict,
+};
+
+use crate::{Analyst, counters::Counters, exits::ExitTable, forks::ForkTable};
+
+/// A case with everything that came of it.
+#[derive(Clone, Debug)]
+pub struct CaseReport {
+    /// What was judged.
+    pub case: Case,
+    /// What the classifier believes.
+    pub verdict: Verdict,
+    /// What policy rules.
+    pub decision: Decision,
+    /// What was carried out.
+    pub action: ActionReport,
+    /// How long each stage took, waiting included.
+    pub stages: StageTimes,
+    /// From the event's boot time to the end of its action; `None` where the
+    /// event has no boot time of this boot, as in a replay.
+    pub event_to_action: Option<Duration>,
+}
+
+/// What the stages after the verdict need.
+pub(crate) struct Pipeline {
+    pub(crate) analyst: Arc<Analyst>,
+    pub(crate) mode: Mode,
+    pub(crate) scope: Scope,
+    pub(crate) counters: Arc<Counters>,
+    /// `None` where nothing may be carried out: a replay.
+    pub(crate) live: Option<Live>,
+}
+
+/// What it takes to act on this machine.
+pub(crate) struct Live {
+    pub(crate) responder: Responder,
+    pub(crate) exits: Arc<ExitTable>,
+    pub(crate) forks: Arc<ForkTable>,
+    pub(crate) kill_deadline: Duration,
+}
+
+impl Pipeline {
+    /// Decides about a judged case and carries the decision out.
+    pub(crate) fn finish(&self, case: Case, verdict: Verdict, queued: Duration) -> CaseReport {
+        self.count_settled(&verdict.settled_by);
+        let mut stages = StageTimes::default();
+        stages.add(Stage::Queue, queued);
+        for (stage, elapsed) in verdict.stages.as_slice() {
+            stages.add(*stage, *elapsed);
+        }
+        let started = Instant::now();
+        let mut decision = self.decide(&case, &verdict, Target::Decided);
+        stages.add(Stage::Policy, started.elapsed());
+
+        let started = Instant::now();
+        let mut action = self.act(&case, &decision);
+        if action.outcome == ActionOutcome::AlreadyExited
+            && let Some((ancestor_decision, report)) = self.act_on_ancestor(&case, &verdict)
+        {
+            decision = ancestor_decision;
+            action = report;
+        }
+        stages.add(Stage::Response, started.elapsed());
+
+        let event_to_action = self.live.as_ref().and_then(|_| {
+            let at = case.last().at?;
+            boot_now().0.checked_sub(at.0).map(Duration::from_nanos)
+        });
+        CaseReport {
+            case,
+            verdict,
+            decision,
+            action,
+            stages,
+            event_to_action,
+        }
+    }
+
+    fn decide(&self, case: &Case, verdict: &Verdict, target: Target) -> Decision {
+        self.analyst
+            .decide_target(case.last(), verdict, self.mode, &self.scope, target)
+    }
+
+    fn act(&self, case: &Case, decision: &Decision) -> ActionReport {
+        let event = case.last();
+        let outcome = match (decision.enforced, &self.live) {
+            (Action::Allow, _) => ActionOutcome::Allowed,
+            (Action::Alert, _) => ActionOutcome::Alerted,
+            (_, None) => ActionOutcome::Refused(RefusedReason::Replay),
+            (Action::Deny | Action::Quarantine, Some(_)) => {
+                ActionOutcome::Refused(RefusedReason::Unsupported)
+            }
+            (Action::Kill, Some(live)) => match event.process.key {
+                None => ActionOutcome::Refused(RefusedReason::NoProcessKey),
+                Some(target) => return self.kill(live, target, event),
+            },
+        };
+        self.count_enforced(decision.enforced, outcome);
+        ActionReport {
+            action: decision.enforced,
+            judged: event.id.clone(),
+            outcome,
+            processes: Vec::new(),
+        }
+    }
+
+    /// The decided process is gone: asks policy about its oldest live ancestor
+    /// below the scope's root, and acts on it if policy permits.
+    fn act_on_ancestor(&self, case: &Case, verdict: &Verdict) -> Option<(Decision, ActionReport)> {
+        let live = self.live.as_ref()?;
+        let ancestor = live
+            .responder
+            .oldest_live_ancestor(case.last(), &self.scope)?;
+        let decision = self.decide(case, verdict, Target::OldestLiveAncestor);
+        (decision.enforced == Action::Kill).then(|| {
+            let report = self.kill(live, ancestor, case.last());
+            (decision, report)
+        })
+    }
+
+    fn kill(&self, live: &Live, target: ProcessKey, event: &Event) -> ActionReport {
+        // Only those above the target: the event's process may be below it.
+        let known_ancestors: Vec<ProcessKey> = event
+            .ancestors
+            .iter()
+            .filter_map(|ancestor| ancestor.key)
+            .skip_while(|key| event.process.key != Some(target) && *key != target)
+            .filter(|key| *key != target)
+            .collect();
+        let request = KillRequest {
+            target,
+            judged: &event.id,
+            scope: &self.scope,
+            deadline: live.kill_deadline,
+            known_ancestors: &known_ancestors,
+            known_descendants: &live.forks.descendants(target),
+        };
+        let report = live.responder.kill(&request, live.exits.as_ref());
+        self.count_enforced(Action::Kill, report.outcome);
+        report
+    }
+
+    fn count_enforced(&self, action: Action, outcome: ActionOutcome) {
+        if action <= Action::Alert {
+            return;
+        }
+        match outcome {
+            ActionOutcome::Killed | ActionOutcome::Denied => self.counters.enforced.add_one(),
+            ActionOutcome::AlreadyExited => {}
+            _ => self.counters.not_enforced.add_one(),
+        }
+    }
+
+    fn count_settled(&self, settled_by: &SettledBy) {
+        match settled_by {
+            SettledBy::Rule(_) => self.counters.settled_by_rule.add_one(),
+            SettledBy::Precedent(_) => self.counters.settled_by_precedent.add_one(),
+            SettledBy::Model => self.counters.settled_by_model.add_one(),
+            _ => self.counters.settled_by_fallback.add_one(),
+        }
+    }
+}
+
+/// Now, on the clock of [`inwarden_types::Event::at`].
+pub(crate) fn boot_now() -> BootTime {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
+    BootTime(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+}
+
+/// The verdict on a case that no stage answered for: even odds.
+pub(crate) fn unjudged(reason: UndeterminedReason) -> Verdict {
+    Verdict {
+        label: Label::Undetermined,
+        score: Score::from_log_odds(0.0),
+        technique: None,
+        settled_by: SettledBy::Fallback,
+        undetermined: Some(reason),
+        evidence: Vec::new(),
+        stages: StageTimes::default(),
+    }
+}

@@ -1,0 +1,82 @@
+//! A recording instead of a kernel: the same way, without clock or deadline.
+
+use std::sync::Arc;
+
+use inwarden_feeds::FeedError;
+use inwarden_types::{Case, Event, EventData, Mode, Scope};
+
+use crate::{Analyst, CaseReport, CounterSnapshot, counters::Counters, pipeline::Pipeline};
+
+/// How a recording is replayed.
+#[derive(Clone, Debug)]
+pub struct ReplayConfig {
+    /// The mode decisions are made in. Nothing is carried out in either.
+    pub mode: Mode,
+    /// The scope decisions are made in.
+    pub scope: Scope,
+}
+
+/// The cases of a recording, judged one after the other as they are asked for.
+///
+/// Replaying the same events twice gives the same reports, stage times aside:
+/// event time stands in the events, no deadline applies, and nothing is
+/// remembered. An event that cannot be read is an `Err` item; the next item is
+/// the next event.
+///
+/// Created by [`crate::Warden::replay`].
+pub struct Replay<I> {
+    events: I,
+    pipeline: Pipeline,
+}
+
+impl crate::Warden {
+    /// Replays `events` through `analyst`.
+    #[must_use]
+    pub fn replay<I>(analyst: Arc<Analyst>, config: ReplayConfig, events: I) -> Replay<I::IntoIter>
+    where
+        I: IntoIterator<Item = Result<Event, FeedError>>,
+    {
+        Replay {
+            events: events.into_iter(),
+            pipeline: Pipeline {
+                analyst,
+                mode: config.mode,
+                scope: config.scope,
+                counters: Arc::new(Counters::default()),
+                live: None,
+            },
+        }
+    }
+}
+
+impl<I> Replay<I> {
+    /// The counters so far.
+    #[must_use]
+    pub fn counters(&self) -> CounterSnapshot {
+        self.pipeline.counters.snapshot()
+    }
+}
+
+impl<I: Iterator<Item = Result<Event, FeedError>>> Iterator for Replay<I> {
+    type Item = Result<CaseReport, FeedError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let event = match self.events.next()? {
+                Ok(event) => event,
+                Err(error) => return Some(Err(error)),
+            };
+            self.pipeline.counters.events.add_one();
+            if !matches!(event.data, EventData::Exec | EventData::ToolCall(_)) {
+                continue;
+            }
+            self.pipeline.counters.cases.add_one();
+            let case = Case::of(event);
+            let verdict = self.pipeline.analyst.classify(&case);
+            let report = self
+                .pipeline
+                .finish(case, verdict, std::time::Duration::ZERO);
+            return Some(Ok(report));
+        }
+    }
+}

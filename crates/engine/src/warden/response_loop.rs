@@ -1,0 +1,71 @@
+//! The thread that decides, acts, and alone writes the audit log.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender};
+use inwarden_types::Losses;
+use serde_json::{Map, Value, json};
+
+use super::{Judged, Outgoing, stop::Stop};
+use crate::{
+    audit::AuditLog,
+    pipeline::{CaseReport, Pipeline},
+    record::case_record,
+};
+
+pub(super) struct ResponseLoop {
+    pub(super) pipeline: Pipeline,
+    pub(super) audit: AuditLog,
+    pub(super) reports: Sender<CaseReport>,
+    pub(super) stop: Arc<Stop>,
+}
+
+impl ResponseLoop {
+    /// Answers every case, then hands the audit log back for its last record.
+    pub(super) fn run(mut self, outgoing: &Receiver<Outgoing>) -> AuditLog {
+        for message in outgoing {
+            match message {
+                Outgoing::Judged(judged) => self.answer(*judged),
+                Outgoing::Losses(losses) => self.write("loss", losses_record(&losses)),
+            }
+        }
+        self.stop.all_answered();
+        self.audit
+    }
+
+    fn answer(&mut self, judged: Judged) {
+        let Judged {
+            case,
+            arrived,
+            verdict,
+        } = judged;
+        let queued = arrived.elapsed().saturating_sub(verdict.stages.total());
+        let report = self.pipeline.finish(case, verdict, queued);
+        self.write("case", case_record(&report));
+        if self.reports.try_send(report).is_err() {
+            self.pipeline.counters.reports_dropped.add_one();
+        }
+    }
+
+    fn write(&mut self, kind: &str, record: Map<String, Value>) {
+        if self.audit.append(kind, record) {
+            return;
+        }
+        self.pipeline.counters.audit_failures.add_one();
+        if self.stop.ask() {
+            let path = self.audit.path().display();
+            tracing::error!(%path, "the audit log cannot be written: stopping");
+        }
+    }
+}
+
+pub(super) fn losses_record(losses: &Losses) -> Map<String, Value> {
+    Map::from_iter([
+        ("seen".to_owned(), json!(losses.seen)),
+        ("emitted".to_owned(), json!(losses.emitted)),
+        ("dropped".to_owned(), json!(losses.dropped)),
+        ("filtered".to_owned(), json!(losses.filtered)),
+        ("read".to_owned(), json!(losses.read)),
+        ("undecodable".to_owned(), json!(losses.undecodable)),
+    ])
+}
