@@ -18,7 +18,8 @@ use inwarden_sensor::SensorConfig;
 use inwarden_types::{Event, EventData, EventKind, NamespaceInode, Tgid, Uid};
 
 use crate::support::{
-    events_until, exec_of, helper_command, is_exec_of, is_exit_of, marker, quiet, start, tgid_of,
+    events_until, exec_of, exec_of_program, helper_command, is_exec_of, is_exit_of, marker, quiet,
+    start, tgid_of,
 };
 
 #[test]
@@ -281,4 +282,40 @@ fn a_program_that_exists_only_in_memory_is_named_as_proc_names_it() {
     assert!(status.success());
     let image = exec_of(&mut sensor, &marker).process.image;
     assert_eq!(image.exe, "/memfd:inwarden-test (deleted)");
+}
+
+#[test]
+fn paths_are_those_that_the_process_sees() {
+    let Some(mut sensor) = start(&SensorConfig::default()) else {
+        return;
+    };
+    let echo = fs::canonicalize("/bin/echo").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let inside = directory.path().display();
+    let name = echo.file_name().unwrap().to_str().unwrap();
+    let bin = echo.parent().unwrap().display();
+    // Through a mount of its own namespace, then below a root of its own.
+    let scripts = [
+        format!("mount --bind {bin} {inside} && cd {inside} && exec {inside}/{name}"),
+        format!(
+            "mount --bind / {inside} && exec chroot {inside} {}",
+            echo.display()
+        ),
+    ];
+    let expected = [
+        (directory.path().join(name), directory.path()),
+        (echo.clone(), Path::new("/")),
+    ];
+    for (script, (exe, cwd)) in scripts.iter().zip(expected) {
+        let marker = marker();
+        let status = quiet("unshare")
+            .args(["--mount", "/bin/sh", "-c", &format!("{script} {marker}")])
+            .status();
+        assert!(status.unwrap().success(), "{script}");
+        let process = exec_of_program(&mut sensor, "echo", &marker).process;
+        assert_eq!(Path::new(&process.image.exe), exe);
+        assert_eq!(Path::new(&process.image.cwd), cwd);
+        let own = fs::metadata("/proc/self/ns/mnt").unwrap().ino();
+        assert_ne!(u64::from(process.mount_ns.unwrap().0), own);
+    }
 }

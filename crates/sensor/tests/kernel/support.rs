@@ -69,13 +69,19 @@ pub(crate) fn is_exec_of(event: &Event, marker: &str) -> bool {
 
 /// The exec of the one program that has `marker` as an argument.
 pub(crate) fn exec_of(sensor: &mut Sensor, marker: &str) -> Event {
-    let events = events_until(sensor, |events| {
-        events.iter().any(|event| is_exec_of(event, marker))
-    });
-    events
-        .into_iter()
-        .find(|event| is_exec_of(event, marker))
-        .unwrap()
+    find_exec(sensor, |event| is_exec_of(event, marker))
+}
+
+/// The same, where other programs have the argument too: the one named `comm`.
+pub(crate) fn exec_of_program(sensor: &mut Sensor, comm: &str, marker: &str) -> Event {
+    find_exec(sensor, |event| {
+        is_exec_of(event, marker) && event.process.image.comm == comm
+    })
+}
+
+fn find_exec(sensor: &mut Sensor, wanted: impl Fn(&Event) -> bool) -> Event {
+    let events = events_until(sensor, |events| events.iter().any(&wanted));
+    events.into_iter().find(|event| wanted(event)).unwrap()
 }
 
 pub(crate) fn tgid_of(event: &Event) -> u32 {
