@@ -1,18 +1,26 @@
 //! Fits `data/weights.toml` on `data/calibration.jsonl`.
 //!
 //! Needs the models in `$INWARDEN_MODELS` (default `~/.cache/inwarden/models`).
-//! Usage: `fit_calibration SIGNALS.tsv [MODEL_ID]`. The signals of all rows are
-//! kept in the first argument: a second run with the same file only fits.
+//! Usage: `fit_calibration ANSWERS.tsv [ROWS] [MODEL_ID]`. The judge's answers are
+//! kept in the first argument: an interrupted run goes on, a second one only
+//! fits. ROWS asks the judge about that many rows, evenly spread (default all).
 //!
 //! Expected output: recall and false positives of scores that were fitted
 //! without the row's family, the thresholds, and where the weights were written.
 
-use std::{env, fs, path::PathBuf, sync::Arc};
+#![expect(
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "this program prints a report over a few thousand rows"
+)]
+
+use std::{env, fs, io::Write as _, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
 use inwarden_classifier::{
     Calibration, Classifier, ClassifierConfig, FitRow, Judge, MiniLmEmbed, Parts, Prompt,
-    QwenJudge, RuleSet, Signals, Weights, calibration_rows, fit_weights, grouped_scores,
+    QwenJudge, RuleSet, Weights, calibration_rows, fit_weights, grouped_scores, render_case,
     seed_memory,
 };
 use inwarden_inference::{Embedder, LoadOptions, Qwen2};
@@ -27,7 +35,10 @@ const TWIN_COSINE: f64 = 0.9;
 
 fn main() -> Result<()> {
     let mut args = env::args().skip(1);
-    let signals_file = PathBuf::from(args.next().context("usage: fit_calibration SIGNALS.tsv")?);
+    let answers_file = args
+        .next()
+        .context("usage: fit_calibration ANSWERS.tsv [ROWS] [MODEL_ID]")?;
+    let n_rows: usize = args.next().map_or(Ok(usize::MAX), |text| text.parse())?;
     let model_id = args
         .next()
         .unwrap_or_else(|| "qwen2.5-coder-0.5b-instruct-q4_k_m".to_owned());
@@ -37,72 +48,81 @@ fn main() -> Result<()> {
             .join(".cache/inwarden/models"),
     };
     let gguf = models.join(&model_id).join(format!("{model_id}.gguf"));
-    let model = Arc::new(Qwen2::load(&[gguf], &LoadOptions::default())?);
-    let judge = Arc::new(QwenJudge::new(model, &model_id, &Prompt::shipped())?);
+    // Without rows for the judge, its weights stay as they are.
+    let judge = match n_rows {
+        0 => None,
+        _ => {
+            let model = Arc::new(Qwen2::load(&[gguf], &LoadOptions::default())?);
+            Some(QwenJudge::new(model, &model_id, &Prompt::shipped())?)
+        }
+    };
     let minilm = Embedder::load(&models.join("all-minilm-l6-v2"))?;
     let embed = Arc::new(MiniLmEmbed::new(minilm, "all-minilm-l6-v2"));
     let memory = Arc::new(Memory::ephemeral(embed.clone())?);
     seed_memory(&memory)?;
     let config = ClassifierConfig::shipped()?;
     let parts = Parts {
-        judge: Some(judge.clone()),
+        judge: None,
         memory: Some(memory),
         rules: Some(Arc::new(RuleSet::shipped()?)),
     };
     let classifier = Classifier::new(config.clone(), parts)?;
 
-    let known = fs::read_to_string(&signals_file).unwrap_or_default();
-    let mut lines = String::new();
+    let answers = fs::read_to_string(&answers_file).unwrap_or_default();
+    let mut answers_file = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&answers_file)?;
+    let all = calibration_rows()?;
+    let stride = all.len().div_ceil(n_rows.clamp(1, all.len()));
     let mut rows = Vec::new();
-    for (idx, row) in calibration_rows()?.iter().enumerate() {
+    for (idx, row) in all.iter().enumerate() {
         let mut signals = classifier.signals(&row.case(), &|hit| hit.score > TWIN_COSINE);
-        // Only the judge is slow: its answers are taken from the file if there.
-        if let Some(line) = known
+        // Only the judge is slow: its answer is taken from the file if it is there.
+        signals.judge = answers
             .lines()
-            .find(|line| line.starts_with(&format!("{}\t", row.id)))
+            .filter_map(|line| line.split_once('\t'))
+            .find_map(|(id, answer)| (id == row.id).then(|| answer.parse().ok())?);
+        if let Some(judge) = &judge
+            && signals.judge.is_none()
+            && idx % stride == 0
         {
-            signals.judge = line.split('\t').nth(1).and_then(|field| field.parse().ok());
+            let answer = judge.judge(&render_case(&row.case()))?.log_odds;
+            writeln!(answers_file, "{}\t{answer}", row.id)?;
+            signals.judge = Some(answer);
         }
-        lines.push_str(&format!(
-            "{}\t{}\n",
-            row.id,
-            signals.judge.unwrap_or(f64::NAN)
-        ));
         let malicious = row.label() == Label::Malicious;
         rows.push(FitRow {
             signals,
             malicious,
             group: row.family.clone(),
         });
-        if idx % 50 == 0 {
-            eprintln!("{idx} rows");
-        }
     }
-    fs::write(&signals_file, lines)?;
-
-    let blind: Vec<FitRow> = rows
-        .iter()
-        .map(|row| FitRow {
-            signals: Signals {
-                judge: None,
-                ..row.signals.clone()
-            },
-            ..row.clone()
-        })
-        .collect();
-    let n_malicious = rows.iter().filter(|row| row.malicious).count();
-    let calibration = Calibration {
-        judge: judge.identity(),
+    let (judged, mut blind) = (
+        rows.iter()
+            .filter(|row| row.signals.judge.is_some())
+            .cloned()
+            .collect::<Vec<_>>(),
+        rows,
+    );
+    for row in &mut blind {
+        row.signals.judge = None;
+    }
+    let n_malicious = judged.iter().filter(|row| row.malicious).count();
+    let mut calibration = Calibration {
         embedder: embed.identity(),
-        prior: n_malicious as f64 / rows.len() as f64,
-        rows: rows.len(),
-        with_judge: fitted("with judge", &rows),
         without_judge: fitted("without judge", &blind),
         ..config.calibration
     };
+    if let Some(judge) = &judge {
+        calibration.judge = judge.identity();
+        calibration.prior = n_malicious as f64 / judged.len() as f64;
+        calibration.rows = judged.len();
+        calibration.with_judge = fitted("with judge", &judged);
+    }
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/data/weights.toml");
     fs::write(path, calibration.to_text()?)?;
-    eprintln!("written: {path}");
+    println!("written: {path}");
     Ok(())
 }
 

@@ -44,5 +44,5 @@ pub use render::{render_behaviour, render_case};
 pub use screen::{RuleSet, RuleSource};
 pub use seed::{
     LabelledExec, SHIPPED_TENANT, Seeded, calibration_rows, exec_case, seed_memory,
-    shipped_precedents,
+    shipped_data_hash, shipped_precedents,
 };

@@ -191,6 +191,20 @@ pub fn shipped_precedents() -> Result<Vec<LabelledExec>, ClassifierError> {
     parse_lines("precedents.jsonl", PRECEDENTS)
 }
 
+/// Hash of what [`seed_memory`] puts into a store, as hexadecimal digits: data
+/// and the way it is rendered. A store seeded under another hash is outdated.
+///
+/// # Errors
+/// [`ClassifierError::DataLine`]; a test makes sure that there is none.
+pub fn shipped_data_hash() -> Result<String, ClassifierError> {
+    let mut text = KNOWLEDGE.to_owned();
+    for row in shipped_precedents()? {
+        text.push_str(&row.id);
+        text.push_str(&render_behaviour(&row.case()));
+    }
+    Ok(short_hash(&text))
+}
+
 /// The rows that the shipped calibration was fitted on.
 ///
 /// # Errors
