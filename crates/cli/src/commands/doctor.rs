@@ -1,0 +1,45 @@
+//! `inwarden doctor`: what this host offers and what is missing.
+
+use inwarden::{
+    models::Manifest,
+    sensor::{self, CheckState},
+};
+
+use crate::{Ended, config::Config, console};
+
+pub(crate) fn run(config: &Config) -> anyhow::Result<Ended> {
+    console::line("sensor")?;
+    for check in sensor::probe().checks {
+        let mark = match check.state {
+            CheckState::Present => "ok     ",
+            CheckState::Missing => "missing",
+            CheckState::Unknown => "unknown",
+        };
+        console::line(&format!("  {mark} {}: {}", check.name, check.found))?;
+        if let Some(fix) = check.fix {
+            console::line(&format!("          {fix}"))?;
+        }
+    }
+    console::line("models")?;
+    for id in config.model_ids() {
+        match config.models.locate(&id) {
+            Ok(files) => console::line(&format!("  ok      {id}: {}", files.dir.display()))?,
+            Err(error) => console::line(&format!("  missing {id}: {error}"))?,
+        }
+    }
+    console::line(&format!(
+        "  known: {}",
+        Manifest::builtin()
+            .models()
+            .iter()
+            .map(|model| model.id.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    ))?;
+    console::line("processor")?;
+    console::line(&format!(
+        "  {} threads",
+        std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+    ))?;
+    Ok(Ended::Done)
+}

@@ -1,0 +1,8 @@
+//! One file a command.
+
+pub(crate) mod classify;
+pub(crate) mod demo;
+pub(crate) mod doctor;
+pub(crate) mod models;
+pub(crate) mod replay;
+pub(crate) mod watch;

@@ -1,0 +1,4 @@
+//! The demo, on this kernel with the real models.
+
+#[cfg(test)]
+mod plays;
