@@ -9,6 +9,7 @@ use candle_core::{
     Device, Module, Tensor,
     quantized::{GgmlDType, QMatMul, QStorage, QTensor},
 };
+use rayon::prelude::*;
 
 use crate::{error::InferenceError, gguf::TensorBytes, quant::BlockType, rows::Rows};
 
@@ -21,23 +22,36 @@ pub(crate) enum Residency {
     AsInFile,
 }
 
+/// Output columns per panel: one panel of weights fits the second cache.
+const PANEL_WIDTH: usize = 128;
+
 /// `y = x W^T`, with `W` of shape `(n_out, n_in)`.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Linear {
-    /// `(n_in, n_out)` view of row-major f32 weights, on the CPU.
-    F32(Tensor),
+    /// Expanded to f32.
+    F32(Panels),
+    /// As in the file. These products run on the tensor library's own threads.
     Packed(Arc<QTensor>),
+}
+
+/// The columns of `W^T` in panels, so that a product reads the weights once and
+/// in order, and need not pack them anew in each call.
+///
+/// Several panels share a tensor, one per worker thread: the tensor library
+/// asks the system for the number of processors at every product.
+#[derive(Debug)]
+pub(crate) struct Panels {
+    /// `(n_panels, n_in, PANEL_WIDTH)` each, the last one `(1, n_in, rest)` if
+    /// `n_out` is no multiple of [`PANEL_WIDTH`]; row-major f32, CPU.
+    groups: Vec<Tensor>,
+    n_out: usize,
 }
 
 impl Linear {
     /// From row-major f32 weights of shape `(n_out, n_in)`.
-    pub(crate) fn from_f32(
-        weights: Vec<f32>,
-        n_out: usize,
-        n_in: usize,
-    ) -> Result<Self, InferenceError> {
-        let weights = Tensor::from_vec(weights, (n_out, n_in), &Device::Cpu)?;
-        Ok(Self::F32(weights.t()?))
+    pub(crate) fn from_f32(weights: &[f32], n_in: usize) -> Result<Self, InferenceError> {
+        let bytes: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
+        Panels::new(&bytes, BlockType::F32, n_in).map(Self::F32)
     }
 
     /// From a tensor of a mapped file, whose shape is `(n_out, n_in)`.
@@ -50,9 +64,10 @@ impl Linear {
                 "a matrix needs two dimensions".into(),
             ));
         };
-        let packed = match (residency, tensor.entry.block_type) {
+        let block_type = tensor.entry.block_type;
+        let packed = match (residency, block_type) {
             (Residency::F32, _) | (_, BlockType::F32 | BlockType::F16 | BlockType::Bf16) => {
-                return Self::from_f32(tensor.to_f32(), n_out, n_in);
+                return Panels::new(tensor.bytes, block_type, n_in).map(Self::F32);
             }
             (_, BlockType::Q4_0) => GgmlDType::Q4_0,
             (_, BlockType::Q5_0) => GgmlDType::Q5_0,
@@ -62,21 +77,88 @@ impl Linear {
             (_, BlockType::Q6K) => GgmlDType::Q6K,
         };
         let storage = QStorage::from_data(tensor.bytes.into(), &Device::Cpu, packed)?;
-        Ok(Self::Packed(Arc::new(QTensor::new(
-            storage,
-            (n_out, n_in),
-        )?)))
+        let weights = QTensor::new(storage, (n_out, n_in))?;
+        Ok(Self::Packed(Arc::new(weights)))
     }
 
     /// `x`: `(n_rows, n_in)`; returns `(n_rows, n_out)`.
+    ///
+    /// Runs on the rayon pool of the calling thread.
     pub(crate) fn forward(&self, x: &Rows) -> Result<Rows, InferenceError> {
-        let x = Tensor::from_slice(x.values(), (x.n_rows(), x.width()), &Device::Cpu)?;
-        let y = match self {
-            Self::F32(weights) => x.matmul(weights)?,
-            Self::Packed(weights) => QMatMul::QTensor(Arc::clone(weights)).forward(&x)?,
-        };
-        let (_, n_out) = y.dims2()?;
-        Ok(Rows::new(y.flatten_all()?.to_vec1()?, n_out))
+        let n_rows = x.n_rows();
+        let x = Tensor::from_slice(x.values(), (n_rows, x.width()), &Device::Cpu)?;
+        match self {
+            Self::F32(panels) => panels.product(&x, n_rows),
+            Self::Packed(weights) => {
+                let y = QMatMul::QTensor(Arc::clone(weights)).forward(&x)?;
+                let (_, n_out) = y.dims2()?;
+                Ok(Rows::new(y.flatten_all()?.to_vec1()?, n_out))
+            }
+        }
+    }
+}
+
+impl Panels {
+    /// `bytes`: whole rows of `n_in` numbers each.
+    fn new(bytes: &[u8], block_type: BlockType, n_in: usize) -> Result<Self, InferenceError> {
+        let row_bytes = n_in / block_type.block_len() * block_type.block_bytes();
+        let n_out = bytes.len() / row_bytes;
+        let n_panels = n_out / PANEL_WIDTH;
+        let per_group = n_panels.div_ceil(rayon::current_num_threads()).max(1);
+        let whole = &bytes[..n_panels * PANEL_WIDTH * row_bytes];
+        let rest = &bytes[whole.len()..];
+        let mut groups = whole
+            .chunks(per_group * PANEL_WIDTH * row_bytes)
+            .map(|bytes| {
+                let mut weights = vec![0.0; bytes.len() / row_bytes * n_in];
+                bytes
+                    .par_chunks(PANEL_WIDTH * row_bytes)
+                    .zip(weights.par_chunks_mut(PANEL_WIDTH * n_in))
+                    .for_each(|(bytes, panel)| transpose(bytes, block_type, n_in, panel));
+                let shape = (weights.len() / (PANEL_WIDTH * n_in), n_in, PANEL_WIDTH);
+                Ok(Tensor::from_vec(weights, shape, &Device::Cpu)?)
+            })
+            .collect::<Result<Vec<_>, InferenceError>>()?;
+        if !rest.is_empty() {
+            let width = rest.len() / row_bytes;
+            let mut panel = vec![0.0; width * n_in];
+            transpose(rest, block_type, n_in, &mut panel);
+            groups.push(Tensor::from_vec(panel, (1, n_in, width), &Device::Cpu)?);
+        }
+        Ok(Self { groups, n_out })
+    }
+
+    fn product(&self, x: &Tensor, n_rows: usize) -> Result<Rows, InferenceError> {
+        let products = self.groups.par_iter().map(|group| {
+            let (n_panels, n_in, width) = group.dims3()?;
+            let x = x.broadcast_as((n_panels, n_rows, n_in))?;
+            let product = x.matmul(group)?.flatten_all()?.to_vec1::<f32>()?;
+            Ok((product, width))
+        });
+        let products = products.collect::<Result<Vec<_>, InferenceError>>()?;
+        let mut y = vec![0.0; n_rows * self.n_out];
+        let mut start = 0;
+        for (product, width) in products {
+            for panel in product.chunks_exact(n_rows * width) {
+                for (y, columns) in y.chunks_exact_mut(self.n_out).zip(panel.chunks(width)) {
+                    y[start..start + width].copy_from_slice(columns);
+                }
+                start += width;
+            }
+        }
+        Ok(Rows::new(y, self.n_out))
+    }
+}
+
+/// Unpacks rows of weights and writes them as the columns of `panel`.
+fn transpose(bytes: &[u8], block_type: BlockType, n_in: usize, panel: &mut [f32]) {
+    let mut rows = vec![0.0; panel.len()];
+    block_type.dequantize(bytes, &mut rows);
+    let width = panel.len() / n_in;
+    for (column, row) in rows.chunks_exact(n_in).enumerate() {
+        for (to, weight) in panel[column..].iter_mut().step_by(width).zip(row) {
+            *to = *weight;
+        }
     }
 }
 
@@ -86,10 +168,25 @@ mod tests {
 
     #[test]
     fn weights_are_applied_row_by_row() {
-        let linear = Linear::from_f32(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3, 2).unwrap();
+        let linear = Linear::from_f32(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2).unwrap();
         let y = linear
             .forward(&Rows::new(vec![1.0, 0.0, 1.0, -1.0], 2))
             .unwrap();
         assert_eq!(y.values(), [1.0, 3.0, 5.0, -1.0, -1.0, -1.0]);
+    }
+
+    #[test]
+    fn a_last_narrow_panel_is_joined_in_its_place() {
+        let (n_out, n_in) = (2 * PANEL_WIDTH + 3, 5);
+        let weights: Vec<f32> = (0..n_out * n_in).map(|i| (i % 97) as f32 - 48.0).collect();
+        let x: Vec<f32> = (0..3 * n_in).map(|i| (i % 7) as f32 - 3.0).collect();
+        let linear = Linear::from_f32(&weights, n_in).unwrap();
+        let y = linear.forward(&Rows::new(x.clone(), n_in)).unwrap();
+        for (row, x) in y.iter().zip(x.chunks_exact(n_in)) {
+            for (y, weights) in row.iter().zip(weights.chunks_exact(n_in)) {
+                let expected: f32 = x.iter().zip(weights).map(|(x, w)| x * w).sum();
+                assert_eq!(*y, expected);
+            }
+        }
     }
 }

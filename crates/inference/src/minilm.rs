@@ -341,7 +341,7 @@ impl Loader<'_> {
             .file
             .tensor(&format!("{name}.weight"), &[n_out, n_in])?;
         Ok(Dense {
-            weights: Linear::from_f32(weights, n_out, n_in)?,
+            weights: Linear::from_f32(&weights, n_in)?,
             bias: self.file.tensor(&format!("{name}.bias"), &[n_out])?,
         })
     }

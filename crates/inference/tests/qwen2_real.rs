@@ -1,6 +1,9 @@
 //! The real 0.5B model: against the tensor library's own Qwen2, and against itself.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests, outside the test functions")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests, outside the test functions"
+)]
 
 mod common;
 
