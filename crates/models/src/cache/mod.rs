@@ -380,6 +380,7 @@ impl ModelCache {
                     tracing::warn!(%error, "fetching a file once more");
                     fetch.place(&dir, progress)?;
                 }
+                stamp(model, file, &dir)?;
             }
             before += file.size;
         }
@@ -430,6 +431,14 @@ impl Fetch<'_> {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Remembers that a file which was just moved into place has the right hash.
+fn stamp(model: &ModelEntry, file: &FileEntry, dir: &Path) -> Result<(), ModelError> {
+    let metadata = inspect(model, file, &dir.join(&file.name))?;
+    let mut stamps = Stamps::read(dir);
+    stamps.set(&file.name, &metadata, &file.sha256);
+    stamps.write(dir)
 }
 
 /// Makes the bytes durable, then visible under their name in one step.

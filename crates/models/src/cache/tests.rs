@@ -307,6 +307,8 @@ fn progress_never_passes_the_total() {
         "{seen:?}"
     );
     assert!(seen.contains(&(Phase::Unpack, 7, 7)), "{seen:?}");
+    let hashed = seen.iter().filter(|(phase, ..)| *phase == Phase::Hash);
+    assert_eq!(hashed.count(), 1, "the file was hashed more than once");
 }
 
 #[test]
