@@ -49,6 +49,7 @@ if ! command -v cargo >/dev/null 2>&1; then
 	curl --proto '=https' --tlsv1.2 -sSf -o "$LOGS/rustup-init.sh" https://sh.rustup.rs ||
 		die "rustup could not be fetched; install Rust $(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml) with clippy and rustfmt"
 	sh "$LOGS/rustup-init.sh" -y --profile minimal --default-toolchain none --no-modify-path </dev/null
+	export PATH="$PATH:$HOME/.cargo/bin"
 fi
 cargo --version >/dev/null || die "cargo does not run; see the message above"
 command -v clippy-driver >/dev/null 2>&1 ||

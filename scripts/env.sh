@@ -26,8 +26,8 @@ LOGS=$ROOT/.cache/logs
 STARTED=${STARTED:-$(date +%s)}
 export MODELS TEST_MODELS INWARDEN VENV LOGS STARTED
 mkdir -p "$LOGS"
-PATH=$PATH:$HOME/.cargo/bin
-export PATH
+# Changed only where it must be: pyo3 is compiled again when PATH changes.
+command -v cargo >/dev/null 2>&1 || export PATH="$PATH:$HOME/.cargo/bin"
 
 # say TEXT: one line with the time since the start.
 say() {
