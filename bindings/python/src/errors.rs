@@ -1,0 +1,59 @@
+//! From engine errors to the exceptions of `inwarden._errors`, by who must act.
+
+use std::{io, path::Path};
+
+use inwarden::{EngineError, feeds::FeedError, models::ModelError};
+use pyo3::{import_exception, prelude::*};
+
+import_exception!(inwarden._errors, InwardenError);
+import_exception!(inwarden._errors, AuditError);
+import_exception!(inwarden._errors, ConfigurationError);
+import_exception!(inwarden._errors, DataError);
+import_exception!(inwarden._errors, HostError);
+import_exception!(inwarden._errors, ModelNotFoundError);
+
+/// The exception for an engine error, with all its causes in the message.
+pub(crate) fn exception(error: &EngineError) -> PyErr {
+    let message = with_causes(error);
+    match error {
+        EngineError::Models(ModelError::Absent { .. } | ModelError::UnknownModel { .. }) => {
+            ModelNotFoundError::new_err(message)
+        }
+        EngineError::AuditOpen { .. } | EngineError::AuditWrite { .. } => {
+            AuditError::new_err(message)
+        }
+        EngineError::Policy(_) => ConfigurationError::new_err(message),
+        EngineError::Models(_)
+        | EngineError::Inference(_)
+        | EngineError::Judge(_)
+        | EngineError::Classifier(_)
+        | EngineError::Feed(_) => DataError::new_err(message),
+        EngineError::Sensor(_)
+        | EngineError::Memory(_)
+        | EngineError::Response(_)
+        | EngineError::Recording { .. }
+        | EngineError::Thread { .. } => HostError::new_err(message),
+        _ => InwardenError::new_err(message),
+    }
+}
+
+/// The exception for a line that cannot be read.
+pub(crate) fn feed_exception(error: &FeedError) -> PyErr {
+    DataError::new_err(with_causes(error))
+}
+
+/// The `OSError` for a file that cannot be read, by kind and with its name.
+pub(crate) fn file_exception(path: &Path, error: &io::Error) -> PyErr {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display())).into()
+}
+
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

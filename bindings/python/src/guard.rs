@@ -1,0 +1,152 @@
+//! The inline door.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use inwarden::{FailureMode, GuardConfig, types::ToolCall};
+use pyo3::{prelude::*, types::PyDict};
+
+use crate::{
+    answer::Case,
+    call::detached,
+    config::{AnalystOptions, load, mode, option},
+    errors::{ConfigurationError, InwardenError, exception},
+};
+
+/// See `inwarden.Guard`.
+#[pyclass(frozen, module = "inwarden._native")]
+pub(crate) struct Guard {
+    /// `None` once closed. Each call holds it for reading until it is answered,
+    /// even if Ctrl-C has let the caller go; closing holds it for writing and so
+    /// waits for all of them.
+    guard: Arc<RwLock<Option<inwarden::Guard>>>,
+}
+
+/// How the guard runs, as keyword arguments.
+struct GuardOptions {
+    mode: String,
+    failure: String,
+    deadline_s: f64,
+    queue: i64,
+    audit_log: Option<PathBuf>,
+}
+
+#[pymethods]
+impl Guard {
+    #[new]
+    fn new(
+        py: Python<'_>,
+        analyst: &Bound<'_, PyDict>,
+        guard: &Bound<'_, PyDict>,
+    ) -> PyResult<Self> {
+        let analyst = AnalystOptions::read(analyst)?;
+        let config = GuardOptions::read(guard)?.into_config()?;
+        let guard = detached(py, move || {
+            let analyst = Arc::new(load(analyst)?);
+            inwarden::Guard::start(analyst, config).map_err(|error| exception(&error))
+        })??;
+        Ok(Self {
+            guard: Arc::new(RwLock::new(Some(guard))),
+        })
+    }
+
+    fn check_tool_call(&self, py: Python<'_>, call: &Bound<'_, PyDict>) -> PyResult<Case> {
+        let call = ToolCall {
+            agent: option(call, "agent")?,
+            role: option(call, "role")?,
+            user_task: option(call, "user_task")?,
+            tool: option(call, "tool")?,
+            args_json: option(call, "args_json")?,
+        };
+        self.with_open(py, |guard| guard.check_tool_call(call))
+            .map(Case::from)
+    }
+
+    fn counters(&self, py: Python<'_>) -> PyResult<Vec<(&'static str, u64)>> {
+        self.with_open(py, |guard| guard.counters().named())
+    }
+
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let guard = Arc::clone(&self.guard);
+        let closed = detached(py, move || {
+            let taken = guard.write().unwrap_or_else(PoisonError::into_inner).take();
+            taken.map_or(Ok(()), inwarden::Guard::close)
+        })?;
+        closed.map_err(|error| exception(&error))
+    }
+}
+
+/// A guard that was never closed waits for its threads when dropped, which must
+/// not happen where the GIL is held.
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let guard = std::mem::take(&mut self.guard);
+        let dropping = std::thread::Builder::new().spawn(move || drop(guard));
+        // If no thread can be had, it was dropped here.
+        drop(dropping);
+    }
+}
+
+impl Guard {
+    fn with_open<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        ask: impl FnOnce(&inwarden::Guard) -> T + Send + 'static,
+    ) -> PyResult<T> {
+        let guard = Arc::clone(&self.guard);
+        detached(py, move || {
+            let guard = guard.read().unwrap_or_else(PoisonError::into_inner);
+            guard.as_ref().map(ask)
+        })?
+        .ok_or_else(|| InwardenError::new_err("the guard is closed"))
+    }
+}
+
+impl GuardOptions {
+    fn read(options: &Bound<'_, PyDict>) -> PyResult<Self> {
+        Ok(Self {
+            mode: option(options, "mode")?,
+            failure: option(options, "failure")?,
+            deadline_s: option(options, "deadline_s")?,
+            queue: option(options, "queue")?,
+            audit_log: option(options, "audit_log")?,
+        })
+    }
+
+    fn into_config(self) -> PyResult<GuardConfig> {
+        let failure = match self.failure.as_str() {
+            "closed" => FailureMode::Closed,
+            "open" => FailureMode::Open,
+            other => {
+                return Err(ConfigurationError::new_err(format!(
+                    "failure={other:?}: allowed are 'closed', 'open'"
+                )));
+            }
+        };
+        let deadline = Duration::try_from_secs_f64(self.deadline_s)
+            .ok()
+            .filter(|deadline| (0.001..=3600.0).contains(&deadline.as_secs_f64()))
+            .ok_or_else(|| {
+                ConfigurationError::new_err(format!(
+                    "deadline_s={}: allowed are 0.001 to 3600",
+                    self.deadline_s
+                ))
+            })?;
+        let queue = usize::try_from(self.queue)
+            .ok()
+            .filter(|queue| (1..=65_536).contains(queue))
+            .ok_or_else(|| {
+                ConfigurationError::new_err(format!("queue={}: allowed are 1 to 65536", self.queue))
+            })?;
+        Ok(GuardConfig {
+            mode: mode(&self.mode)?,
+            failure,
+            deadline,
+            queue,
+            audit_log: self.audit_log,
+        })
+    }
+}
