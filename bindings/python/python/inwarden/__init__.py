@@ -1,0 +1,311 @@
+"""The security analyst that lives inside the process.
+
+`Guard` judges tool calls before an agent makes them. `Warden.replay` judges the
+events of a recording. Nothing leaves the machine.
+"""
+
+import asyncio
+import concurrent.futures
+import json
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Literal
+
+from inwarden import _native
+from inwarden._errors import (
+    AuditError,
+    ConfigurationError,
+    DataError,
+    HostError,
+    InwardenError,
+    ModelNotFoundError,
+    ToolCallDenied,
+)
+from inwarden._native import DEFAULT_MODEL, Case, __version__
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "AuditError",
+    "Case",
+    "ConfigurationError",
+    "DataError",
+    "Guard",
+    "HostError",
+    "InwardenError",
+    "ModelNotFoundError",
+    "ToolCallDenied",
+    "Warden",
+    "__version__",
+]
+
+Mode = Literal["enforce", "monitor"]
+FailureMode = Literal["closed", "open"]
+Stage = Literal["model", "rules", "precedents"]
+PathLike = str | os.PathLike[str]
+
+
+def _analyst(
+    model: str | None,
+    models_dir: PathLike | None,
+    memory_dir: PathLike | None,
+    policies: Iterable[PathLike],
+    without: Iterable[Stage],
+) -> dict[str, Any]:
+    return {
+        "model": model,
+        "models_dir": models_dir,
+        "memory_dir": memory_dir,
+        "policies": list(policies),
+        "without": list(without),
+    }
+
+
+class Guard:
+    """Judges tool calls before they are made.
+
+    Args:
+        mode: `"enforce"` carries refusals out, `"monitor"` only records them.
+        failure: What is answered when the guard cannot judge in time or fails:
+            `"closed"` refuses the call, `"open"` lets it pass.
+        deadline_s: Seconds from question to answer, 0.001 to 3600.
+        queue: Questions that may wait, 1 to 65536; one more is answered by
+            `failure` at once.
+        audit_log: File that answers are appended to.
+        model: Id of the language model; default `DEFAULT_MODEL`.
+        models_dir: Directory of model files; default as for the command line.
+        memory_dir: Directory of the precedent store; default one of its own.
+        policies: Cedar policy files, instead of the shipped ones.
+        without: Stages to leave out.
+
+    Raises:
+        ModelNotFoundError: A model is not on this machine.
+        FileNotFoundError: A policy file is not there.
+        ConfigurationError: A value or policy is not allowed.
+        AuditError: The audit log cannot be opened.
+        HostError: The store is held by another process.
+        DataError: A model file or rule is damaged.
+
+    It owns threads: use it in `with`, or call `close()`. Any number of threads may
+    share it.
+
+    Example:
+        >>> with Guard(mode="enforce", failure="closed") as guard:  # doctest: +SKIP
+        ...     case = guard.check_tool_call("reporter", "shell", {"command": "ls"})
+        ...     case.allowed
+        True
+    """
+
+    def __init__(
+        self,
+        *,
+        mode: Mode,
+        failure: FailureMode,
+        deadline_s: float = 5.0,
+        queue: int = 256,
+        audit_log: PathLike | None = None,
+        model: str | None = None,
+        models_dir: PathLike | None = None,
+        memory_dir: PathLike | None = None,
+        policies: Iterable[PathLike] = (),
+        without: Iterable[Stage] = (),
+    ) -> None:
+        self._guard = _native.Guard(
+            _analyst(model, models_dir, memory_dir, policies, without),
+            {
+                "mode": mode,
+                "failure": failure,
+                "deadline_s": deadline_s,
+                "queue": queue,
+                "audit_log": audit_log,
+            },
+        )
+        # One is judged, `queue` wait, one more is being refused: so `deadline_s`
+        # also holds for however many tasks ask at once.
+        self._pool = concurrent.futures.ThreadPoolExecutor(
+            max_workers=queue + 2, thread_name_prefix="inwarden"
+        )
+        self._closed = False
+
+    def check_tool_call(
+        self,
+        agent: str,
+        tool: str,
+        args: Mapping[str, Any],
+        *,
+        user_task: str | None = None,
+        role: str | None = None,
+    ) -> Case:
+        """Judges one call; the GIL is released meanwhile.
+
+        Args:
+            agent: The agent's id; what policies name.
+            tool: The tool's name.
+            args: Its arguments; must be JSON.
+            user_task: What the user asked the agent for.
+            role: The agent's role.
+
+        Returns:
+            The judged case; `case.allowed` says whether to go on.
+
+        Raises:
+            InwardenError: The guard is closed.
+            TypeError: `args` holds what JSON has no form for.
+            ValueError: `args` holds a number that is not finite, or itself; or a
+                text is not Unicode.
+        """
+        return self._guard.check_tool_call(
+            {
+                "agent": agent,
+                "tool": tool,
+                "args_json": json.dumps(dict(args), ensure_ascii=False, allow_nan=False),
+                "user_task": user_task,
+                "role": role,
+            }
+        )
+
+    async def check_tool_call_async(
+        self,
+        agent: str,
+        tool: str,
+        args: Mapping[str, Any],
+        *,
+        user_task: str | None = None,
+        role: str | None = None,
+    ) -> Case:
+        """As `check_tool_call`, without blocking the event loop.
+
+        Cancelling the task drops the answer, not its audit record.
+
+        Raises:
+            InwardenError: The guard is closed.
+            TypeError: As for `check_tool_call`.
+            ValueError: As for `check_tool_call`.
+        """
+        try:
+            answer = self._pool.submit(
+                self.check_tool_call, agent, tool, args, user_task=user_task, role=role
+            )
+        except RuntimeError as error:
+            raise InwardenError("the guard is closed") from error
+        return await asyncio.wrap_future(answer)
+
+    def require(
+        self,
+        agent: str,
+        tool: str,
+        args: Mapping[str, Any],
+        *,
+        user_task: str | None = None,
+        role: str | None = None,
+    ) -> Case:
+        """As `check_tool_call`, but a refusal is an exception.
+
+        Args:
+            agent: As for `check_tool_call`, and so are the remaining ones.
+            tool: See `check_tool_call`.
+            args: See `check_tool_call`.
+            user_task: See `check_tool_call`.
+            role: See `check_tool_call`.
+
+        Returns:
+            The judged case.
+
+        Raises:
+            InwardenError: The guard is closed.
+            ToolCallDenied: The call may not be made; `error.case` says why.
+        """
+        case = self.check_tool_call(agent, tool, args, user_task=user_task, role=role)
+        if not case.allowed:
+            raise ToolCallDenied(case)
+        return case
+
+    def counters(self) -> dict[str, int]:
+        """Counts since the start.
+
+        Returns:
+            Each count by the name under which it is exported.
+
+        Raises:
+            InwardenError: The guard is closed.
+        """
+        return dict(self._guard.counters())
+
+    def close(self) -> None:
+        """Answers what was asked and flushes the audit log.
+
+        Afterwards questions raise `InwardenError`; closing again does nothing.
+
+        Raises:
+            AuditError: Some records are not in the audit log.
+        """
+        self._closed = True
+        self._pool.shutdown(wait=True)
+        self._guard.close()
+
+    def __del__(self) -> None:
+        # A guard whose start failed has no pool and needs no closing.
+        if not getattr(self, "_closed", True):
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+
+    def __enter__(self) -> "Guard":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Warden:
+    """The background door. From Python: on recordings."""
+
+    @staticmethod
+    def replay(
+        recording: PathLike,
+        *,
+        mode: Mode = "monitor",
+        scope_cgroups: Iterable[int] = (),
+        model: str | None = None,
+        models_dir: PathLike | None = None,
+        memory_dir: PathLike | None = None,
+        policies: Iterable[PathLike] = (),
+        without: Iterable[Stage] = (),
+    ) -> Iterator[Case]:
+        """Judges the events of a recording, one case at a time.
+
+        Nothing is carried out, and replaying twice gives the same cases, stage
+        times aside.
+
+        Args:
+            recording: A file that `inwarden watch --record` wrote; may be a pipe.
+            mode: The mode decisions are made in.
+            scope_cgroups: The cgroup ids actions may touch; none: alert only.
+            model: As for `Guard`, and so are the remaining ones.
+            models_dir: See `Guard`.
+            memory_dir: See `Guard`.
+            policies: See `Guard`.
+            without: See `Guard`.
+
+        Returns:
+            An iterator; threads may share it. A damaged line raises `DataError`;
+            going on with `next()` reads the line after it. The case at which
+            Ctrl-C came is not given again.
+
+        Raises:
+            FileNotFoundError: There is no such recording or policy file.
+            ModelNotFoundError: A model is not on this machine.
+            ConfigurationError: A value or policy is not allowed.
+            HostError: The store is held by another process.
+            DataError: It is not a recording, or a model file or rule is damaged.
+        """
+        return _native.Replay(
+            recording,
+            _analyst(model, models_dir, memory_dir, policies, without),
+            mode,
+            set(scope_cgroups),
+        )
