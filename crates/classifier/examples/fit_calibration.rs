@@ -6,7 +6,7 @@
 //! fits. ROWS asks the judge about that many rows, evenly spread (default all).
 //!
 //! Expected output: recall and false positives of scores that were fitted
-//! without the row's family, the thresholds, and where the weights were written.
+//! without the row, the thresholds, and where the weights were written.
 
 #![expect(
     clippy::print_stdout,
@@ -20,14 +20,14 @@ use std::{env, fs, io::Write as _, path::PathBuf, sync::Arc};
 use anyhow::{Context, Result};
 use inwarden_classifier::{
     Calibration, Classifier, ClassifierConfig, FitRow, Judge, MiniLmEmbed, Parts, Prompt,
-    QwenJudge, RuleSet, Weights, calibration_rows, fit_weights, grouped_scores, render_case,
-    seed_memory,
+    QwenJudge, RuleSet, Weights, add_judge, calibration_rows, fit_weights, grouped_scores,
+    render_case, seed_memory,
 };
 use inwarden_inference::{Embedder, LoadOptions, Qwen2};
 use inwarden_memory::{Embed, Memory};
 use inwarden_types::Label;
 
-const L2: f64 = 0.003;
+const L2: f64 = 0.001;
 const FOLDS: usize = 10;
 /// Precedents nearer than this do not vote for a calibration row: new cases have
 /// no twin in the store, so the weight of a vote must not be learnt from twins.
@@ -95,30 +95,30 @@ fn main() -> Result<()> {
         rows.push(FitRow {
             signals,
             malicious,
-            group: row.family.clone(),
+            group: row.id.clone(),
         });
     }
-    let (judged, mut blind) = (
-        rows.iter()
-            .filter(|row| row.signals.judge.is_some())
-            .cloned()
-            .collect::<Vec<_>>(),
-        rows,
-    );
-    for row in &mut blind {
-        row.signals.judge = None;
-    }
-    let n_malicious = judged.iter().filter(|row| row.malicious).count();
+    let others = grouped_scores(&rows, L2, FOLDS);
+    let base = fit_weights(&rows, L2);
     let mut calibration = Calibration {
         embedder: embed.identity(),
-        without_judge: fitted("without judge", &blind),
+        without_judge: with_thresholds("without judge", base.clone(), &rows, &others),
         ..config.calibration
     };
     if let Some(judge) = &judge {
+        let (judged, others): (Vec<FitRow>, Vec<f64>) = rows
+            .iter()
+            .cloned()
+            .zip(others)
+            .filter(|(row, _)| row.signals.judge.is_some())
+            .unzip();
+        let (weights, scores) = add_judge(&base, &judged, &others, L2);
+        let n_malicious = judged.iter().filter(|row| row.malicious).count();
         calibration.judge = judge.identity();
         calibration.prior = n_malicious as f64 / judged.len() as f64;
         calibration.rows = judged.len();
-        calibration.with_judge = fitted("with judge", &judged);
+        calibration.with_judge = with_thresholds("with judge", weights, &judged, &scores);
+        with_thresholds("the same rows without", base, &judged, &others);
     }
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/data/weights.toml");
     fs::write(path, calibration.to_text()?)?;
@@ -126,12 +126,12 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn fitted(name: &str, rows: &[FitRow]) -> Weights {
-    let scores = grouped_scores(rows, L2, FOLDS);
+/// Sets the thresholds from scores that did not see the row itself.
+fn with_thresholds(name: &str, weights: Weights, rows: &[FitRow], scores: &[f64]) -> Weights {
     let of = |malicious: bool| -> Vec<f64> {
         let mut picked: Vec<f64> = rows
             .iter()
-            .zip(&scores)
+            .zip(scores)
             .filter(|(row, _)| row.malicious == malicious)
             .map(|(_, score)| 1.0 / (1.0 + (-score).exp()))
             .collect();
@@ -149,7 +149,7 @@ fn fitted(name: &str, rows: &[FitRow]) -> Weights {
         );
     }
     // One in 200 ordinary rows may be called malicious, one in 20 attacks benign.
-    let malicious = (quantile(&ordinary, 0.995) + 0.01).clamp(0.9, 0.99);
+    let malicious = (quantile(&ordinary, 0.995) + 0.01).clamp(0.75, 0.99);
     let benign = quantile(&attacks, 0.05).clamp(0.02, 0.3);
     println!(
         "{name}: malicious from {malicious:.3}: recall {:.3}, false positives {:.4}; benign up to {benign:.3}: {:.3} of ordinary, {:.3} of attacks",
@@ -161,7 +161,7 @@ fn fitted(name: &str, rows: &[FitRow]) -> Weights {
     Weights {
         malicious_threshold: (malicious * 1e3).round() / 1e3,
         benign_threshold: (benign * 1e3).round() / 1e3,
-        ..fit_weights(rows, L2)
+        ..weights
     }
 }
 

@@ -113,11 +113,12 @@ impl Assessment {
                 summary: format!("resembles a {label} precedent"),
             });
         }
+        // Only the strongest of those that do not settle is weighed.
+        let weighed = self.rule_hits.iter().position(|hit| !hit.settles());
         for (idx, hit) in self.rule_hits.iter().enumerate() {
             evidence.push(Evidence {
                 provenance: origin(SourceKind::Rule, &hit.rule_id, ""),
-                // Only the strongest rule's level is weighed.
-                log_odds: if idx == 0 { share(2) } else { 0.0 },
+                log_odds: if weighed == Some(idx) { share(2) } else { 0.0 },
                 summary: hit.title.clone(),
             });
         }

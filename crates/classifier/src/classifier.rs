@@ -189,7 +189,7 @@ impl Classifier {
             signals: Signals {
                 judge: None,
                 vote: precedents::vote(&precedent_hits),
-                rule_level: rule_hits.iter().map(|hit| hit.level).max().unwrap_or(0),
+                rule_level: evidence_level(&rule_hits),
                 indicators,
             },
             settling_precedent: precedents::settling(&behaviour, &precedent_hits)
@@ -281,12 +281,7 @@ impl Classifier {
                 .and_then(|judge| judge.judge(&render_case(case)).ok())
                 .map(|answer| answer.log_odds),
             vote: precedents::vote(&hits),
-            rule_level: self
-                .rule_hits(case)
-                .iter()
-                .map(|hit| hit.level)
-                .max()
-                .unwrap_or(0),
+            rule_level: evidence_level(&self.rule_hits(case)),
             indicators: indicators_of(case),
         }
     }
@@ -428,6 +423,16 @@ impl std::fmt::Debug for Classifier {
             .field("rules", &self.parts.rules)
             .finish_non_exhaustive()
     }
+}
+
+/// The level of the strongest rule that is evidence: those that settle do not
+/// reach the fusion, so they are not weighed.
+fn evidence_level(hits: &[ScreenHit]) -> u8 {
+    hits.iter()
+        .filter(|hit| !hit.settles())
+        .map(|hit| hit.level)
+        .max()
+        .unwrap_or(0)
 }
 
 fn hash_text(hasher: &mut Sha256, text: &str) {

@@ -36,7 +36,7 @@ pub use classifier::{Classifier, ClassifierConfig, Counters, Parts, Pending, Pre
 pub use embed::MiniLmEmbed;
 pub use error::ClassifierError;
 pub use fusion::{
-    Calibration, FitRow, Signals, Weights, fit_weights, grouped_scores, indicator_names,
+    Calibration, FitRow, Signals, Weights, add_judge, fit_weights, grouped_scores, indicator_names,
 };
 pub use judge::{Judge, JudgeAnswer, JudgeError, JudgeSetupError, Prompt, QwenJudge, Shot};
 pub use quote::quote_untrusted;

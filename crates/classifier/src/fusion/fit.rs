@@ -22,12 +22,13 @@ pub struct FitRow {
     pub group: String,
 }
 
-/// The weights that explain `rows` best under an L2 penalty of `l2` on every
-/// weight but the intercept. Thresholds are 0 and 1 and to be set by the caller.
+/// The weights without the judge that explain `rows` best under an L2 penalty of
+/// `l2` on every weight but the intercept; the judge's answers are not looked at.
+/// Thresholds are 0 and 1 and to be set by the caller.
 #[must_use]
 pub fn fit_weights(rows: &[FitRow], l2: f64) -> Weights {
     let picked: Vec<&FitRow> = rows.iter().collect();
-    to_weights(&descend(&picked, l2))
+    to_weights(&descend(&samples(&picked), l2))
 }
 
 /// The log-odds of each row under weights fitted without its group, in `folds`
@@ -48,7 +49,7 @@ pub fn grouped_scores(rows: &[FitRow], l2: f64, folds: usize) -> Vec<f64> {
             .enumerate()
             .partition(|(_, row)| fold_of[row.group.as_str()] == fold);
         let fitted: Vec<&FitRow> = outside.into_iter().map(|(_, row)| row).collect();
-        let weights = to_weights(&descend(&fitted, l2));
+        let weights = to_weights(&descend(&samples(&fitted), l2));
         for (idx, row) in inside {
             scores[idx] = weights.weigh(&row.signals).0;
         }
@@ -56,20 +57,72 @@ pub fn grouped_scores(rows: &[FitRow], l2: f64, folds: usize) -> Vec<f64> {
     scores
 }
 
-/// Intercept first, then the weights in the order of the features.
-fn descend(rows: &[&FitRow], l2: f64) -> Vec<f64> {
-    let features: Vec<Vec<f64>> = rows.iter().map(|row| row.signals.features()).collect();
-    let n_features = 3 + INDICATORS.len();
-    let mut weights = vec![0.0; n_features + 1];
-    if rows.is_empty() {
-        return weights;
-    }
-    #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 rows")]
-    let n_rows = rows.len() as f64;
-    // The gradient's Lipschitz constant: a quarter of the mean squared norm.
-    let squares: f64 = features
+/// Adds the judge to weights that were fitted without it: three numbers (how much
+/// the others count, how much the judge, the intercept), so that few rows with
+/// answers suffice. `others` are the log-odds of each row from
+/// [`grouped_scores`]. Returns the weights and the log-odds they give the rows.
+#[must_use]
+pub fn add_judge(base: &Weights, rows: &[FitRow], others: &[f64], l2: f64) -> (Weights, Vec<f64>) {
+    let samples: Vec<Sample> = rows
         .iter()
-        .map(|x| 1.0 + x.iter().map(|v| v * v).sum::<f64>())
+        .zip(others)
+        .map(|(row, others)| Sample {
+            features: vec![others / 2.0, row.signals.features()[0]],
+            malicious: row.malicious,
+        })
+        .collect();
+    let fitted = descend(&samples, l2);
+    let at = |idx: usize| fitted.get(idx).copied().unwrap_or(0.0);
+    let scale = at(1) / 2.0;
+    let weights = Weights {
+        intercept: at(0) + scale * base.intercept,
+        judge: at(2),
+        vote: scale * base.vote,
+        rule: scale * base.rule,
+        indicators: base
+            .indicators
+            .iter()
+            .map(|(name, weight)| (name.clone(), scale * weight))
+            .collect(),
+        ..base.clone()
+    };
+    let scores = samples
+        .iter()
+        .map(|sample| at(0) + dot(&sample.features, fitted.get(1..).unwrap_or_default()))
+        .collect();
+    (weights, scores)
+}
+
+struct Sample {
+    features: Vec<f64>,
+    malicious: bool,
+}
+
+fn samples(rows: &[&FitRow]) -> Vec<Sample> {
+    rows.iter()
+        .map(|row| {
+            let mut features = row.signals.features();
+            features[0] = 0.0;
+            Sample {
+                features,
+                malicious: row.malicious,
+            }
+        })
+        .collect()
+}
+
+/// Intercept first, then the weights in the order of the features.
+fn descend(samples: &[Sample], l2: f64) -> Vec<f64> {
+    let Some(first) = samples.first() else {
+        return Vec::new();
+    };
+    let mut weights = vec![0.0; first.features.len() + 1];
+    #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 rows")]
+    let n_rows = samples.len() as f64;
+    // The gradient's Lipschitz constant: a quarter of the mean squared norm.
+    let squares: f64 = samples
+        .iter()
+        .map(|sample| 1.0 + dot(&sample.features, &sample.features))
         .sum();
     let step = 1.0 / (0.25 * squares / n_rows + l2);
     let mut previous = weights.clone();
@@ -85,11 +138,11 @@ fn descend(rows: &[&FitRow], l2: f64) -> Vec<f64> {
             .collect();
         let mut gradient: Vec<f64> = ahead.iter().map(|w| l2 * w).collect();
         gradient[0] = 0.0;
-        for (row, x) in rows.iter().zip(&features) {
-            let log_odds = ahead[0] + x.iter().zip(&ahead[1..]).map(|(v, w)| v * w).sum::<f64>();
-            let error = 1.0 / (1.0 + (-log_odds).exp()) - f64::from(u8::from(row.malicious));
+        for sample in samples {
+            let log_odds = ahead[0] + dot(&sample.features, &ahead[1..]);
+            let error = 1.0 / (1.0 + (-log_odds).exp()) - f64::from(u8::from(sample.malicious));
             gradient[0] += error / n_rows;
-            for (slope, value) in gradient[1..].iter_mut().zip(x) {
+            for (slope, value) in gradient[1..].iter_mut().zip(&sample.features) {
                 *slope += error * value / n_rows;
             }
         }
@@ -106,11 +159,15 @@ fn descend(rows: &[&FitRow], l2: f64) -> Vec<f64> {
     weights
 }
 
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
 fn to_weights(fitted: &[f64]) -> Weights {
     let at = |idx: usize| fitted.get(idx).copied().unwrap_or(0.0);
     Weights {
         intercept: at(0),
-        judge: at(1),
+        judge: 0.0,
         vote: at(2),
         rule: at(3),
         malicious_threshold: 1.0,
@@ -131,8 +188,8 @@ mod tests {
         FitRow {
             signals: Signals {
                 judge: Some(judge),
-                vote: -judge,
-                rule_level: 0,
+                vote: judge / 4.0,
+                rule_level: if malicious { 0 } else { 2 },
                 indicators: vec![false; INDICATORS.len()],
             },
             malicious,
@@ -154,10 +211,21 @@ mod tests {
             })
             .collect();
         let weights = fit_weights(&rows, 0.01);
-        assert!(weights.judge > 0.5, "{weights:?}");
-        assert_eq!(weights.vote, 0.0);
-        assert!(weights.intercept.abs() < 0.1);
+        assert!(weights.vote > 0.5, "{weights:?}");
+        assert_eq!(weights.rule, 0.0);
+        assert_eq!(weights.judge, 0.0);
         let scores = grouped_scores(&rows, 0.01, 5);
+        let (judged, together) = add_judge(&weights, &rows, &scores, 0.01);
+        assert!(
+            judged.judge > 0.1 && judged.vote <= weights.vote,
+            "{judged:?}"
+        );
+        assert!(
+            together
+                .iter()
+                .zip(&rows)
+                .all(|(s, row)| (*s > 0.0) == row.malicious)
+        );
         for (row, score) in rows.iter().zip(scores) {
             assert_eq!(score > 0.0, row.malicious);
         }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-pub use fit::{FitRow, fit_weights, grouped_scores};
+pub use fit::{FitRow, add_judge, fit_weights, grouped_scores};
 
 use crate::{ClassifierError, reading::INDICATORS};
 
@@ -30,7 +30,8 @@ pub struct Signals {
     pub judge: Option<f64>,
     /// The vote of precedents, log-odds in nats.
     pub vote: f64,
-    /// The level of the strongest rule, 0 (none) to 4 (critical).
+    /// The level of the strongest rule that does not settle alone, 0 (none) to 4
+    /// (critical).
     pub rule_level: u8,
     /// Which indicators were seen, in the order of [`indicator_names`].
     pub indicators: Vec<bool>,

@@ -97,6 +97,12 @@ pub(crate) const INDICATORS: &[Indicator] = &[
         },
     },
     Indicator {
+        name: "secret_upload",
+        technique: "T1048.003",
+        summary: "a file of credentials goes into a command that uploads",
+        shows: |reading, _| reading.commands.iter().any(reads_secret) && uploads(reading),
+    },
+    Indicator {
         name: "persistence_write",
         technique: "T1053.003",
         summary: "a place from which programs start by themselves is written",
