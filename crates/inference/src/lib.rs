@@ -43,7 +43,7 @@ mod safetensors;
 mod tokenizer;
 
 pub use chat::{ChatTurn, Role};
-pub use config::{LoadOptions, ModelConfig};
+pub use config::{LoadOptions, ModelConfig, WeightForm};
 pub use error::{Corruption, InferenceError};
 pub use minilm::Embedder;
 pub use qwen2::{GenerateOptions, LabelScores, Prefix, Qwen2, Sampling};

@@ -9,18 +9,12 @@ use candle_core::{
     Device, Module, Tensor,
     quantized::{GgmlDType, QMatMul, QStorage, QTensor},
 };
+use inwarden_kernels::{Int8Matrix, Int8Rows, PANEL_WIDTH as INT8_PANEL_WIDTH, Variant};
 use rayon::prelude::*;
 
-use crate::{error::InferenceError, gguf::TensorBytes, quant::BlockType, rows::Rows};
-
-/// How weights are kept in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Residency {
-    /// Expanded to f32 at load.
-    F32,
-    /// As in the file, unpacked in each product.
-    AsInFile,
-}
+use crate::{
+    config::WeightForm, error::InferenceError, gguf::TensorBytes, quant::BlockType, rows::Rows,
+};
 
 /// Output columns per panel: one panel of weights fits the second cache.
 const PANEL_WIDTH: usize = 128;
@@ -30,6 +24,8 @@ const PANEL_WIDTH: usize = 128;
 pub(crate) enum Linear {
     /// Expanded to f32.
     F32(Panels),
+    /// Quantised again, to int8.
+    Int8(Int8Matrix),
     /// As in the file. These products run on the tensor library's own threads.
     Packed(Arc<QTensor>),
 }
@@ -57,7 +53,7 @@ impl Linear {
     /// From a tensor of a mapped file, whose shape is `(n_out, n_in)`.
     pub(crate) fn from_file(
         tensor: &TensorBytes<'_>,
-        residency: Residency,
+        form: WeightForm,
     ) -> Result<Self, InferenceError> {
         let [n_out, n_in] = tensor.entry.shape[..] else {
             return Err(InferenceError::Tensor(
@@ -65,8 +61,9 @@ impl Linear {
             ));
         };
         let block_type = tensor.entry.block_type;
-        let packed = match (residency, block_type) {
-            (Residency::F32, _) | (_, BlockType::F32 | BlockType::F16 | BlockType::Bf16) => {
+        let packed = match (form, block_type) {
+            (WeightForm::Int8, _) => return Ok(Self::Int8(int8(tensor.bytes, block_type, n_in))),
+            (WeightForm::F32, _) | (_, BlockType::F32 | BlockType::F16 | BlockType::Bf16) => {
                 return Panels::new(tensor.bytes, block_type, n_in).map(Self::F32);
             }
             (_, BlockType::Q4_0) => GgmlDType::Q4_0,
@@ -85,17 +82,56 @@ impl Linear {
     ///
     /// Runs on the rayon pool of the calling thread.
     pub(crate) fn forward(&self, x: &Rows) -> Result<Rows, InferenceError> {
-        let n_rows = x.n_rows();
-        let x = Tensor::from_slice(x.values(), (n_rows, x.width()), &Device::Cpu)?;
         match self {
-            Self::F32(panels) => panels.product(&x, n_rows),
+            Self::Int8(weights) => Ok(int8_product(weights, x)),
+            Self::F32(panels) => panels.product(&tensor(x)?, x.n_rows()),
             Self::Packed(weights) => {
-                let y = QMatMul::QTensor(Arc::clone(weights)).forward(&x)?;
+                let y = QMatMul::QTensor(Arc::clone(weights)).forward(&tensor(x)?)?;
                 let (_, n_out) = y.dims2()?;
                 Ok(Rows::new(y.flatten_all()?.to_vec1()?, n_out))
             }
         }
     }
+}
+
+fn tensor(x: &Rows) -> Result<Tensor, InferenceError> {
+    let shape = (x.n_rows(), x.width());
+    Ok(Tensor::from_slice(x.values(), shape, &Device::Cpu)?)
+}
+
+/// `bytes`: whole rows of `n_in` numbers each.
+fn int8(bytes: &[u8], block_type: BlockType, n_in: usize) -> Int8Matrix {
+    let row_bytes = n_in / block_type.block_len() * block_type.block_bytes();
+    let mut matrix = Int8Matrix::zeros(bytes.len() / row_bytes, n_in, Variant::detect());
+    matrix
+        .panels_mut()
+        .into_par_iter()
+        .zip(bytes.par_chunks(INT8_PANEL_WIDTH * row_bytes))
+        .for_each(|(mut panel, bytes)| {
+            let mut rows = vec![0.0; bytes.len() / row_bytes * n_in];
+            block_type.dequantize(bytes, &mut rows);
+            panel.fill(&rows);
+        });
+    matrix
+}
+
+fn int8_product(weights: &Int8Matrix, x: &Rows) -> Rows {
+    let n_rows = x.n_rows();
+    let x = Int8Rows::from_f32(x.values(), x.width());
+    let mut panels = vec![0.0; weights.n_panels() * n_rows * INT8_PANEL_WIDTH];
+    panels
+        .par_chunks_exact_mut(n_rows * INT8_PANEL_WIDTH)
+        .enumerate()
+        .for_each(|(panel_idx, out)| weights.product(panel_idx, &x, out));
+    let mut y = vec![0.0; n_rows * weights.n_out()];
+    for (panel_idx, panel) in panels.chunks_exact(n_rows * INT8_PANEL_WIDTH).enumerate() {
+        let columns = weights.columns(panel_idx);
+        let rows = panel.chunks_exact(INT8_PANEL_WIDTH);
+        for (y, row) in y.chunks_exact_mut(weights.n_out()).zip(rows) {
+            y[columns.clone()].copy_from_slice(&row[..columns.len()]);
+        }
+    }
+    Rows::new(y, weights.n_out())
 }
 
 impl Panels {

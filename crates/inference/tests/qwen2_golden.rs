@@ -8,7 +8,7 @@
 use std::{num::NonZeroUsize, ops::ControlFlow, path::PathBuf};
 
 use inwarden_inference::{
-    Corruption, GenerateOptions, InferenceError, LoadOptions, Qwen2, Sampling, TokenId,
+    Corruption, GenerateOptions, InferenceError, LoadOptions, Qwen2, Sampling, TokenId, WeightForm,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -34,6 +34,7 @@ fn golden(name: &str) -> PathBuf {
 fn load(threads: usize) -> Qwen2 {
     let options = LoadOptions {
         threads: threads.try_into().unwrap(),
+        weight_form: WeightForm::F32,
         ..LoadOptions::default()
     };
     Qwen2::load(&[golden("model.gguf")], &options).unwrap()

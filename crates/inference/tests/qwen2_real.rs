@@ -13,6 +13,7 @@ use candle_core::{Device, Tensor, quantized::gguf_file};
 use candle_transformers::models::quantized_qwen2::ModelWeights;
 use inwarden_inference::{
     ChatTurn, GenerateOptions, InferenceError, LoadOptions, Prefix, Qwen2, Role, Sampling, TokenId,
+    WeightForm,
 };
 
 const MODEL: &str = "qwen2.5-coder-0.5b-instruct-q4_k_m";
@@ -24,6 +25,7 @@ fn model_file() -> Option<PathBuf> {
 static MODEL_F32: LazyLock<Option<Qwen2>> = LazyLock::new(|| {
     let options = LoadOptions {
         threads: 2.try_into().unwrap(),
+        weight_form: WeightForm::F32,
         ..LoadOptions::default()
     };
     model_file().map(|file| Qwen2::load(&[file], &options).unwrap())
@@ -132,6 +134,7 @@ fn equal_calls_give_bitwise_equal_results_in_two_loads() {
     let logits = model.logits(None, &tokens).unwrap();
     let options = LoadOptions {
         threads: 2.try_into().unwrap(),
+        weight_form: WeightForm::F32,
         ..LoadOptions::default()
     };
     let other = Qwen2::load(&[file], &options).unwrap();
@@ -149,7 +152,7 @@ fn weights_left_as_in_the_file_give_nearly_the_same_probabilities() {
     };
     let options = LoadOptions {
         threads: 2.try_into().unwrap(),
-        max_f32_weight_bytes: 0,
+        weight_form: WeightForm::AsInFile,
         ..LoadOptions::default()
     };
     let packed = Qwen2::load(&[file], &options).unwrap();
@@ -163,6 +166,33 @@ fn weights_left_as_in_the_file_give_nearly_the_same_probabilities() {
     let (exact, packed) = (scores(model), scores(&packed));
     eprintln!("log-odds: f32 {exact}, as in the file {packed}");
     assert!((exact - packed).abs() < 0.5, "{exact} {packed}");
+}
+
+#[test]
+fn int8_weights_give_nearly_the_same_log_odds_on_any_number_of_threads() {
+    let Some(file) = model_file() else { return };
+    let Some(model) = MODEL_F32.as_ref() else {
+        return;
+    };
+    let tokens = prompt(model);
+    let labels = labels(model, &["plant", "animal"]);
+    let log_odds = |model: &Qwen2| {
+        let prefix = model.prefix(&tokens[..60]).unwrap();
+        let scores = model.score_labels(&prefix, &tokens[60..], &labels).unwrap();
+        scores.log_probabilities[0] - scores.log_probabilities[1]
+    };
+    let int8 = |threads: usize| {
+        let options = LoadOptions {
+            threads: threads.try_into().unwrap(),
+            ..LoadOptions::default()
+        };
+        assert_eq!(options.weight_form, WeightForm::Int8);
+        log_odds(&Qwen2::load(std::slice::from_ref(&file), &options).unwrap())
+    };
+    let (exact, one, two) = (log_odds(model), int8(1), int8(2));
+    eprintln!("log-odds: f32 {exact}, int8 {one}");
+    assert!((exact - one).abs() < 0.3, "{exact} {one}");
+    assert_eq!(one.to_bits(), two.to_bits());
 }
 
 fn labels(model: &Qwen2, texts: &[&str]) -> Vec<Vec<TokenId>> {

@@ -9,7 +9,7 @@ mod common;
 
 use std::{path::PathBuf, sync::LazyLock};
 
-use inwarden_inference::{ChatTurn, LoadOptions, Qwen2, Role, TokenId};
+use inwarden_inference::{ChatTurn, LoadOptions, Qwen2, Role, TokenId, WeightForm};
 use serde::Deserialize;
 
 const MODEL: &str = "qwen2.5-coder-0.5b-instruct-q4_k_m";
@@ -19,7 +19,7 @@ static REAL: LazyLock<Option<Qwen2>> = LazyLock::new(|| {
     let dir = common::model_dir(MODEL)?;
     // Weights stay as in the file: only the tokenizer is used here.
     let options = LoadOptions {
-        max_f32_weight_bytes: 0,
+        weight_form: WeightForm::AsInFile,
         ..LoadOptions::default()
     };
     Some(Qwen2::load(&[dir.join(format!("{MODEL}.gguf"))], &options).unwrap())

@@ -6,10 +6,10 @@ use rayon::prelude::*;
 
 use super::{Identity, Qwen2, attention::RotaryTable};
 use crate::{
-    config::{LoadOptions, ModelConfig},
+    config::{LoadOptions, ModelConfig, WeightForm},
     error::{Fault, InferenceError},
     gguf::{RowFile, Weights},
-    linear::{Linear, Residency},
+    linear::Linear,
     tokenizer::Tokenizer,
 };
 
@@ -70,15 +70,10 @@ pub(super) fn load(
     let max_context_tokens = options
         .max_context_tokens
         .min(config.max_position_embeddings);
-    let residency = if f32_weight_bytes(&config) <= options.max_f32_weight_bytes {
-        Residency::F32
-    } else {
-        Residency::AsInFile
-    };
     let loader = Loader {
         weights: &weights,
         config: &config,
-        residency,
+        form: options.weight_form,
     };
     let head_name = if config.tie_word_embeddings {
         EMBEDDINGS
@@ -135,24 +130,10 @@ fn describe(weights: &Weights) -> Result<(ModelConfig, Tokenizer), Fault> {
     Ok((config, tokenizer))
 }
 
-/// Bytes that all matrices take as f32, the head counted.
-fn f32_weight_bytes(config: &ModelConfig) -> u64 {
-    let width = |size: usize| size as u64;
-    let hidden = width(config.hidden_size);
-    let attention = 2 * hidden * hidden + 2 * hidden * width(config.key_value_width());
-    let mlp = 3 * hidden * width(config.intermediate_size);
-    let per_layer = attention.saturating_add(mlp);
-    let head = hidden.saturating_mul(width(config.vocab_size));
-    per_layer
-        .saturating_mul(width(config.num_hidden_layers))
-        .saturating_add(head)
-        .saturating_mul(4)
-}
-
 struct Loader<'a> {
     weights: &'a Weights,
     config: &'a ModelConfig,
-    residency: Residency,
+    form: WeightForm,
 }
 
 impl Loader<'_> {
@@ -176,7 +157,7 @@ impl Loader<'_> {
 
     fn linear(&self, name: &str, shape: [usize; 2]) -> Result<Linear, InferenceError> {
         let tensor = self.weights.tensor(name, &shape)?;
-        Linear::from_file(&tensor, self.residency)
+        Linear::from_file(&tensor, self.form)
     }
 
     fn biased(&self, name: &str, shape: [usize; 2]) -> Result<Biased, InferenceError> {
