@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context;
 use inwarden::{
     CaseReport, redact_argv,
-    types::{ActionOutcome, Event, EventData, Label, WallTime},
+    types::{ActionOutcome, Event, EventData, Label, Verdict, WallTime},
 };
 
 /// The longest command line shown, in characters.
@@ -53,7 +53,7 @@ pub(crate) fn case_line(report: &CaseReport) -> String {
     }
     let _infallible = write!(line, " by {}", verdict.settled_by.name());
     if let Some(source) = verdict.settled_by.source_id() {
-        let _infallible = write!(line, " {source}");
+        let _infallible = write!(line, " {}", source_name(verdict, source));
     }
     let policies: Vec<&str> = report
         .decision
@@ -102,6 +102,14 @@ pub(crate) fn command(argv: &[String]) -> String {
 /// A duration in milliseconds, such as `0.2ms`.
 pub(crate) fn millis(elapsed: Duration) -> String {
     format!("{:.1}ms", elapsed.as_secs_f64() * 1e3)
+}
+
+/// What the source calls itself, if the evidence says so, else its id.
+fn source_name<'a>(verdict: &'a Verdict, source: &'a str) -> &'a str {
+    let mut evidence = verdict.evidence.iter();
+    evidence
+        .find(|evidence| evidence.provenance.source_id == source)
+        .map_or(source, |evidence| evidence.summary.as_str())
 }
 
 fn subject(event: &Event) -> String {

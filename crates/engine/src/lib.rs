@@ -28,6 +28,11 @@ mod replay;
 mod store;
 mod warden;
 
+/// The example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 /// Event formats: recordings and event JSON.
 pub mod feeds {
     pub use inwarden_feeds::*;
