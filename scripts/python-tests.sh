@@ -29,3 +29,8 @@ cd bindings/python
 "$ROOT/.cache/clean/bin/python" -m pytest -q -rs -p no:cacheprovider tests </dev/null
 say "comparing the stub with the module"
 "$ROOT/.cache/clean/bin/python" -m mypy.stubtest inwarden._native --ignore-disjoint-bases </dev/null
+say "checking types of the package and of the example"
+for what in "-p inwarden" "$ROOT/examples/guard_agent.py"; do
+	# shellcheck disable=SC2086 # an option and its value
+	"$ROOT/.cache/clean/bin/python" -m mypy --strict --cache-dir=/dev/null $what </dev/null
+done
