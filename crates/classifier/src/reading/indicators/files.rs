@@ -1,6 +1,6 @@
 //! Files that matter: credentials, start-up places, temporary programs, data.
 
-use crate::reading::{Command, is_interpreter};
+use crate::reading::{Command, is_interpreter, is_shell};
 
 pub(super) fn is_secret(word: &str) -> bool {
     const SECRETS: &[&str] = &[
@@ -50,7 +50,7 @@ pub(super) fn reads_secret(command: &Command) -> bool {
         "john", "diff", "paste", "xargs", "tee", "mv", "hexdump",
     ];
     let reads = READERS.contains(&command.name()) || is_interpreter(command.name());
-    (reads && command.arguments().iter().any(|word| is_secret(word)))
+    (reads && names_secret(command))
         || command
             .redirects
             .iter()
@@ -206,4 +206,14 @@ pub(super) fn destroys(command: &Command) -> bool {
         ":(){" | ":()" => true,
         _ => false,
     }
+}
+
+/// Whether an argument names a secret. The text a shell is given is not an
+/// argument here: its commands are looked at one by one.
+pub(super) fn names_secret(command: &Command) -> bool {
+    let shell = is_shell(command.name());
+    command
+        .arguments()
+        .iter()
+        .any(|word| is_secret(word) && !(shell && word.contains(char::is_whitespace)))
 }

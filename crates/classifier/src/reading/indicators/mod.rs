@@ -9,7 +9,10 @@ mod network;
 mod system;
 
 use super::{Command, Reading};
-use files::{destroys, is_secret, is_temporary, reads_secret, runs_temporary, writes_persistence};
+use files::{
+    destroys, is_secret, is_temporary, names_secret, reads_secret, runs_temporary,
+    writes_persistence,
+};
 use network::{
     feeds_interpreter, has_public_address, is_decoder, is_downloader, is_network_tool, listens,
     only_loopback, redirects_to, service_shell, socket_shell, uploads,
@@ -87,8 +90,7 @@ pub(crate) const INDICATORS: &[Indicator] = &[
         technique: "T1048",
         summary: "credentials are read and sent in one command line",
         shows: |reading, _| {
-            let touches =
-                |c: &Command| c.words.iter().any(|w| is_secret(w)) || redirects_to(c, is_secret);
+            let touches = |c: &Command| names_secret(c) || redirects_to(c, is_secret);
             reading.commands.iter().any(touches)
                 && reading
                     .commands

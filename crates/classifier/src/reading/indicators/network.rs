@@ -1,12 +1,17 @@
 //! Programs that talk, and where their words go.
 
 use crate::reading::{Command, Reading, is_interpreter, is_shell};
+use crate::render::script_index;
 
 pub(super) fn socket_shell(reading: &Reading, _: &[&str]) -> bool {
     let redirected = reading.commands.iter().any(|c| {
-        redirects_to(c, |target| {
-            target.starts_with("/dev/tcp/") || target.starts_with("/dev/udp/")
-        })
+        (is_shell(c.name()) || c.name() == "exec")
+            && redirects_to(c, |target| {
+                let peer = target
+                    .strip_prefix("/dev/tcp/")
+                    .or_else(|| target.strip_prefix("/dev/udp/"));
+                peer.is_some_and(|peer| !peer.starts_with("127.") && !peer.starts_with("localhost"))
+            })
     });
     let by_tool = reading.commands.iter().any(|c| match c.name() {
         "nc" | "ncat" | "netcat" | "nc.traditional" => {
@@ -27,7 +32,10 @@ pub(super) fn socket_shell(reading: &Reading, _: &[&str]) -> bool {
             is_network_tool(c)
                 && matches!(c.name(), "nc" | "ncat" | "netcat" | "telnet" | "openssl")
         })
-        && reading.commands.iter().any(|c| is_shell(c.name()));
+        && reading
+            .commands
+            .iter()
+            .any(|c| is_shell(c.name()) && script_index(&c.words).is_none());
     let by_code = reading.says(&[
         "socket",
         "tcpsocket",
@@ -46,8 +54,9 @@ pub(super) fn socket_shell(reading: &Reading, _: &[&str]) -> bool {
         "exec \"",
         "child_process",
     ]);
-    let in_text =
-        reading.says(&["/dev/tcp/", "/dev/udp/"]) && reading.says(&["0>&1", "<&", ">&", "exec "]);
+    let in_text = reading.says(&["/dev/tcp/", "/dev/udp/"])
+        && reading.says(&["0>&1", "<&", ">&", "exec "])
+        && !reading.says(&["/dev/tcp/127.", "/dev/tcp/localhost"]);
     redirected || by_tool || by_fifo || by_code || in_text
 }
 

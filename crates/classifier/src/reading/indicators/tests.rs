@@ -92,8 +92,19 @@ fn ordinary_look_alikes_show_nothing() {
         "awk '{print $1}' access.txt",
         "tar czf backup.tgz src",
         "echo done > out.log",
+        "bash -c 'cat .ssh/id_ed25519.pub > keys.txt && ssh-add -l'",
     ] {
         assert_eq!(names(line, &["bash"]), Vec::<&str>::new(), "{line}");
+    }
+}
+
+#[test]
+fn a_probe_of_a_port_is_no_shell_on_a_socket() {
+    for line in [
+        "sh -c '(echo > /dev/tcp/db01/5432) 2>/dev/null && echo up'",
+        "bash -c 'exec 3<>/dev/tcp/127.0.0.1/6379 && printf PING >&3 && head -1 <&3'",
+    ] {
+        assert!(!names(line, &["bash"]).contains(&"socket_shell"), "{line}");
     }
 }
 
