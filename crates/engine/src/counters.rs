@@ -4,6 +4,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use inwarden_types::{Action, ActionOutcome, SettledBy};
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
         /// Live counters of one engine; shared by its threads.
@@ -66,6 +68,28 @@ counters! {
     audit_failures,
     /// Recording lines that could not be written.
     recording_failures,
+}
+
+impl Counters {
+    pub(crate) fn count_settled(&self, settled_by: &SettledBy) {
+        match settled_by {
+            SettledBy::Rule(_) => self.settled_by_rule.add_one(),
+            SettledBy::Precedent(_) => self.settled_by_precedent.add_one(),
+            SettledBy::Model => self.settled_by_model.add_one(),
+            _ => self.settled_by_fallback.add_one(),
+        }
+    }
+
+    pub(crate) fn count_action(&self, action: Action, outcome: ActionOutcome) {
+        if action <= Action::Alert {
+            return;
+        }
+        match outcome {
+            ActionOutcome::Killed | ActionOutcome::Denied => self.enforced.add_one(),
+            ActionOutcome::AlreadyExited => {}
+            _ => self.not_enforced.add_one(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]

@@ -53,7 +53,7 @@ pub(crate) struct Live {
 impl Pipeline {
     /// Decides about a judged case and carries the decision out.
     pub(crate) fn finish(&self, case: Case, verdict: Verdict, queued: Duration) -> CaseReport {
-        self.count_settled(&verdict.settled_by);
+        self.counters.count_settled(&verdict.settled_by);
         let mut stages = StageTimes::default();
         stages.add(Stage::Queue, queued);
         for (stage, elapsed) in verdict.stages.as_slice() {
@@ -106,7 +106,7 @@ impl Pipeline {
                 Some(target) => return self.kill(live, target, event),
             },
         };
-        self.count_enforced(decision.enforced, outcome);
+        self.counters.count_action(decision.enforced, outcome);
         ActionReport {
             action: decision.enforced,
             judged: event.id.clone(),
@@ -147,28 +147,8 @@ impl Pipeline {
             known_descendants: &live.forks.descendants(target),
         };
         let report = live.responder.kill(&request, live.exits.as_ref());
-        self.count_enforced(Action::Kill, report.outcome);
+        self.counters.count_action(Action::Kill, report.outcome);
         report
-    }
-
-    fn count_enforced(&self, action: Action, outcome: ActionOutcome) {
-        if action <= Action::Alert {
-            return;
-        }
-        match outcome {
-            ActionOutcome::Killed | ActionOutcome::Denied => self.counters.enforced.add_one(),
-            ActionOutcome::AlreadyExited => {}
-            _ => self.counters.not_enforced.add_one(),
-        }
-    }
-
-    fn count_settled(&self, settled_by: &SettledBy) {
-        match settled_by {
-            SettledBy::Rule(_) => self.counters.settled_by_rule.add_one(),
-            SettledBy::Precedent(_) => self.counters.settled_by_precedent.add_one(),
-            SettledBy::Model => self.counters.settled_by_model.add_one(),
-            _ => self.counters.settled_by_fallback.add_one(),
-        }
     }
 }
 

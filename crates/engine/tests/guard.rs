@@ -126,6 +126,7 @@ async fn async_callers_share_a_guard_and_each_gets_an_answer() {
     }
     assert_eq!(guard.counters().cases, 32);
     assert_eq!(guard.counters().guard_failures, 0);
+    assert_eq!(guard.counters().enforced, 32);
     guard.close().unwrap();
 }
 

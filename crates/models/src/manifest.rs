@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::Sha256;
 
 const SCHEMA: &str = "inwarden.models/1";
-const BUILTIN: &str = include_str!("../../../models/manifest.toml");
+const BUILTIN: &str = include_str!("../manifest.toml");
 
 /// What is wrong with a manifest; a bad one is refused as a whole.
 #[derive(Debug, thiserror::Error)]

@@ -348,6 +348,9 @@ impl Shared {
 
     /// Writes the record; an answer that cannot be recorded is not given.
     fn recorded(&self, report: CaseReport) -> CaseReport {
+        self.counters.count_settled(&report.verdict.settled_by);
+        self.counters
+            .count_action(report.decision.enforced, report.action.outcome);
         let mut audit = self.lock_audit();
         let Some(log) = audit.as_mut() else {
             return report;

@@ -29,7 +29,7 @@ use crate::{
 /// The compiled programs, as committed beside their sources.
 pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
     env!("CARGO_MANIFEST_DIR"),
-    "/../../ebpf/process.bpf.o"
+    "/process.bpf.o"
 ));
 
 /// Program and hook of the two that every kernel takes.
