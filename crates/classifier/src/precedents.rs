@@ -3,11 +3,6 @@
 use inwarden_memory::PrecedentHit;
 use inwarden_types::Label;
 
-/// Below this cosine similarity a precedent is not compared word by word.
-///
-/// Similarity alone never settles: on our own rows `curl https://a/x | sh` and
-/// the same with another host lie above 0.95. What settles is the same words.
-const NEAR_IDENTICAL_COSINE: f64 = 0.85;
 /// Width of the kernel of a vote, in cosine similarity.
 const KERNEL_WIDTH: f64 = 0.12;
 /// The mass of a vote of nobody: keeps far neighbours from deciding.
@@ -26,16 +21,15 @@ pub(crate) fn vote(hits: &[PrecedentHit]) -> f64 {
     (mass(Label::Malicious) / mass(Label::Benign)).ln()
 }
 
-/// The precedent that settles a case with this behaviour: it has the same words,
+/// The precedent that settles a case with this behaviour: similarity alone never
+/// does, since another host or path hardly changes it. It has the same words,
 /// and no other precedent with the same words says otherwise.
 ///
 /// A malicious precedent may differ in a bare IPv4 address and its port; a benign
 /// one must be the same to the last character. Where a malicious precedent names
 /// a parent, the parent must be the same.
 pub(crate) fn settling<'a>(behaviour: &str, hits: &'a [PrecedentHit]) -> Option<&'a PrecedentHit> {
-    let mut same = hits
-        .iter()
-        .filter(|hit| hit.score >= NEAR_IDENTICAL_COSINE && is_same(behaviour, hit));
+    let mut same = hits.iter().filter(|hit| is_same(behaviour, hit));
     let first = same.next()?;
     let agreed = same.all(|hit| hit.precedent.label == first.precedent.label);
     agreed.then_some(first)
@@ -207,14 +201,14 @@ mod tests {
     }
 
     #[test]
-    fn disagreeing_or_distant_precedents_settle_nothing() {
+    fn disagreeing_or_differing_precedents_settle_nothing() {
         let text = "exec: id";
         let hits = [
             hit(text, Label::Benign, 1.0),
             hit(text, Label::Malicious, 1.0),
         ];
         assert!(settling(text, &hits).is_none());
-        let hits = [hit(text, Label::Benign, 0.5)];
+        let hits = [hit("exec: id -u", Label::Benign, 0.99)];
         assert!(settling(text, &hits).is_none());
     }
 

@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context;
 use inwarden::{
     CaseReport, redact_argv,
-    types::{ActionOutcome, Event, EventData, Label, Verdict, WallTime},
+    types::{ActionOutcome, Event, EventData, Verdict, WallTime},
 };
 
 /// The longest command line shown, in characters.
@@ -48,7 +48,8 @@ pub(crate) fn case_line(report: &CaseReport) -> String {
         verdict.label.name(),
         verdict.score.probability(),
     );
-    if let (Some(technique), true) = (&verdict.technique, verdict.label != Label::Benign) {
+    let likely = verdict.score.probability() >= 0.5;
+    if let (Some(technique), true) = (&verdict.technique, likely) {
         let _infallible = write!(line, " {technique}");
     }
     let _infallible = write!(line, " by {}", verdict.settled_by.name());

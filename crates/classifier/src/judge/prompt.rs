@@ -2,8 +2,8 @@
 //!
 //! The prompt is a fixed prefix (task, examples) and a short suffix (the event
 //! and the beginning of the answer). Only the suffix differs between cases, so
-//! the prefix is computed once. Wording, examples and labels were chosen on this
-//! crate's own calibration rows.
+//! the prefix is computed once. Wording, examples and labels are a
+//! first choice, not yet searched for.
 
 use sha2::{Digest as _, Sha256};
 
