@@ -27,10 +27,8 @@ use crate::{
 };
 
 /// The compiled programs, as committed beside their sources.
-pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/process.bpf.o"
-));
+pub(crate) const OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/process.bpf.o"));
 
 /// Program and hook of the two that every kernel takes.
 const PROGRAMS: [(&str, &str); 2] = [
