@@ -100,7 +100,8 @@ impl Bench<'_> {
         })
     }
 
-    /// One label verdict: what the classifier asks of the model.
+    /// One label verdict over the cached prefix, in the form the classifier asks:
+    /// one pass, all labels scored.
     fn verdict(&self, prefix: &Prefix, tokens: usize) -> anyhow::Result<()> {
         let event = &self.text[PREFIX_TOKENS..PREFIX_TOKENS + tokens];
         let labels = LABELS

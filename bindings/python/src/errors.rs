@@ -19,9 +19,14 @@ pub(crate) fn exception(error: &EngineError) -> PyErr {
         EngineError::Models(ModelError::Absent { .. } | ModelError::UnknownModel { .. }) => {
             ModelNotFoundError::new_err(message)
         }
-        EngineError::AuditOpen { .. } | EngineError::AuditWrite { .. } => {
-            AuditError::new_err(message)
-        }
+        EngineError::AuditOpen { .. } => AuditError::new_err(message),
+        EngineError::AuditWrite { unwritten, .. } => Python::attach(|py| {
+            let error = AuditError::new_err(message);
+            match error.value(py).setattr("unwritten", unwritten.clone()) {
+                Ok(()) => error,
+                Err(other) => other,
+            }
+        }),
         EngineError::Policy(_) => ConfigurationError::new_err(message),
         EngineError::Models(_)
         | EngineError::Inference(_)

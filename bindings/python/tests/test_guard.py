@@ -1,6 +1,7 @@
 """`Guard` without model files."""
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -138,14 +139,33 @@ def test_the_audit_log_holds_every_answer_without_secrets(tmp_path: Path):
     assert "s3cr3tvalue" not in log.read_text()
 
 
-def test_a_full_disk_fails_closed_and_is_said_at_close():
-    guard = rules_only(failure="closed", audit_log="/dev/full")
+def test_a_full_disk_at_the_start_is_an_error():
+    with pytest.raises(inwarden.AuditError, match="/dev/full") as caught:
+        rules_only(audit_log="/dev/full")
+    assert json.loads(caught.value.unwritten[0])["kind"] == "start"
+
+
+def test_a_log_that_fails_later_fails_closed_and_loses_no_record(tmp_path: Path):
+    pipe = tmp_path / "audit.pipe"
+    os.mkfifo(pipe)
+    first = []
+
+    def read_one_record():
+        with pipe.open() as reader:
+            first.append(json.loads(reader.readline()))
+
+    reader = threading.Thread(target=read_one_record)
+    reader.start()
+    guard = rules_only(failure="closed", audit_log=pipe)
+    reader.join()
     case = guard.check_tool_call("a", "list", {})
-    assert (case.allowed, case.reason) == (False, "engine_failed")
+    assert not case.allowed
     assert guard.counters()["audit_failures"] == 1
-    with pytest.raises(inwarden.AuditError, match="/dev/full"):
+    with pytest.raises(inwarden.AuditError, match="audit.pipe") as caught:
         guard.close()
     guard.close()
+    kinds = [json.loads(record)["kind"] for record in caught.value.unwritten]
+    assert [first[0]["kind"], *kinds] == ["start", "case", "end"]
 
 
 def test_an_audit_log_that_cannot_be_opened_is_an_error(tmp_path: Path):

@@ -95,7 +95,7 @@ impl Config {
         })
     }
 
-    /// Loads the models, rules and policies; says what it is doing on stderr.
+    /// Loads the models, rules and policies; takes seconds.
     pub(crate) fn load_analyst(&self) -> anyhow::Result<Analyst> {
         Ok(Analyst::load(&self.analyst)?)
     }

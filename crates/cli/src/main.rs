@@ -47,8 +47,14 @@ fn main() -> ExitCode {
         )
         .init();
     let arguments = Arguments::parse();
-    let ended = interrupt::install()
-        .and_then(|()| config::Config::resolve(&arguments))
+    let ended = config::Config::resolve(&arguments)
+        .and_then(|config| {
+            // The others end at once, as a program does by itself.
+            if !matches!(arguments.command, Command::Doctor | Command::Models(_)) {
+                interrupt::install()?;
+            }
+            Ok(config)
+        })
         .and_then(|config| match arguments.command {
             Command::Demo(options) => commands::demo::run(&config, &options),
             Command::Watch(options) => commands::watch::run(&config, &options),

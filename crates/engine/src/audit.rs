@@ -11,17 +11,23 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Seek, SeekFrom, Write},
+    io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
+use rustix::fs::FlockOperation;
 use serde_json::{Map, Value, json};
 
 use crate::EngineError;
 
 /// The schema named in each record.
 pub const AUDIT_SCHEMA: &str = "inwarden.audit/1";
+
+/// The most bytes of records that are kept while they cannot be written. A guard
+/// goes on answering (by its failure mode) on a full disk; beyond this its
+/// records are counted and named as lost.
+const MAX_UNWRITTEN_BYTES: usize = 64 << 20;
 
 /// An open audit log.
 #[derive(Debug)]
@@ -31,23 +37,31 @@ pub(crate) struct AuditLog {
     next_sequence: u64,
     /// Records that are not in the file yet, oldest first.
     unwritten: Vec<String>,
+    unwritten_bytes: usize,
+    /// How many records were beyond [`MAX_UNWRITTEN_BYTES`].
+    lost: u64,
     last_error: Option<io::Error>,
 }
 
 impl AuditLog {
-    /// Opens `path` for appending, mode 0600 if it is new.
+    /// Opens `path` for appending, mode 0600 if it is new. A regular file has one
+    /// writer at a time.
     pub(crate) fn open(path: &Path) -> Result<Self, EngineError> {
         let open = || {
             if let Some(parent) = path.parent() {
                 std::fs::create_dir_all(parent)?;
             }
-            OpenOptions::new()
+            let file = OpenOptions::new()
                 .create(true)
                 .append(true)
                 .mode(0o600)
-                .open(path)
+                .open(path)?;
+            if file.metadata()?.is_file() {
+                rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            }
+            Ok(file)
         };
-        let file = open().map_err(|source| EngineError::AuditOpen {
+        let file = open().map_err(|source: io::Error| EngineError::AuditOpen {
             path: path.to_owned(),
             source,
         })?;
@@ -56,8 +70,22 @@ impl AuditLog {
             file,
             next_sequence: 0,
             unwritten: Vec::new(),
+            unwritten_bytes: 0,
+            lost: 0,
             last_error: None,
         })
+    }
+
+    /// Appends the first record of a run.
+    ///
+    /// # Errors
+    /// [`EngineError::AuditWrite`] with the record, if it cannot be written.
+    pub(crate) fn begin(mut self, fields: Map<String, Value>) -> Result<Self, EngineError> {
+        self.append("start", fields);
+        match self.last_error.take() {
+            None => Ok(self),
+            Some(source) => Err(self.into_error(source)),
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -72,7 +100,13 @@ impl AuditLog {
         record.insert("sequence".to_owned(), json!(self.next_sequence));
         record.extend(fields);
         self.next_sequence += 1;
-        self.unwritten.push(Value::Object(record).to_string());
+        let record = Value::Object(record).to_string();
+        if self.unwritten_bytes + record.len() > MAX_UNWRITTEN_BYTES {
+            self.lost += 1;
+        } else {
+            self.unwritten_bytes += record.len();
+            self.unwritten.push(record);
+        }
         self.write_what_waits()
     }
 
@@ -82,6 +116,9 @@ impl AuditLog {
     /// [`EngineError::AuditWrite`] with the records that are not in the file.
     pub(crate) fn close(mut self) -> Result<(), EngineError> {
         self.write_what_waits();
+        if self.lost > 0 && self.last_error.is_none() {
+            self.last_error = Some(io::ErrorKind::StorageFull.into());
+        }
         let failed = self
             .last_error
             .take()
@@ -92,11 +129,16 @@ impl AuditLog {
             });
         match failed {
             None => Ok(()),
-            Some(source) => Err(EngineError::AuditWrite {
-                path: self.path,
-                unwritten: self.unwritten,
-                source,
-            }),
+            Some(source) => Err(self.into_error(source)),
+        }
+    }
+
+    fn into_error(self, source: io::Error) -> EngineError {
+        EngineError::AuditWrite {
+            path: self.path,
+            unwritten: self.unwritten,
+            lost: self.lost,
+            source,
         }
     }
 
@@ -109,16 +151,17 @@ impl AuditLog {
                 break;
             }
             written += 1;
+            self.unwritten_bytes -= record.len();
         }
         self.unwritten.drain(..written);
-        self.unwritten.is_empty()
+        self.unwritten.is_empty() && self.lost == 0
     }
 }
 
 /// Appends the whole line or nothing: a part that was written is cut off again,
 /// so that the file stays one record a line.
 fn append_line(file: &mut File, record: &str) -> io::Result<()> {
-    let before = file.seek(SeekFrom::End(0))?;
+    let before = file.metadata()?.len();
     let line = format!("{record}\n");
     file.write_all(line.as_bytes()).inspect_err(|_| {
         if let Err(error) = file.set_len(before) {
@@ -167,6 +210,34 @@ mod tests {
                 assert_eq!(unwritten.len(), 2);
                 assert!(unwritten[0].contains("\"a\""));
             }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_second_writer_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.jsonl");
+        let first = AuditLog::open(&path).unwrap();
+        assert!(matches!(
+            AuditLog::open(&path),
+            Err(EngineError::AuditOpen { .. })
+        ));
+        first.close().unwrap();
+        AuditLog::open(&path).unwrap();
+    }
+
+    #[test]
+    fn what_is_kept_on_a_full_disk_is_bounded_and_the_rest_is_counted() {
+        let mut log = AuditLog::open(Path::new("/dev/full")).unwrap();
+        let large = record(&"x".repeat(MAX_UNWRITTEN_BYTES / 2));
+        for _ in 0..4 {
+            assert!(!log.append("case", large.clone()));
+        }
+        match log.close() {
+            Err(EngineError::AuditWrite {
+                unwritten, lost, ..
+            }) => assert_eq!((unwritten.len(), lost), (1, 3)),
             other => panic!("{other:?}"),
         }
     }

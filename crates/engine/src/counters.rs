@@ -52,6 +52,10 @@ counters! {
     settled_by_fallback,
     /// Cases that skipped stages because the queue before them was full.
     queue_full,
+    /// Cases and loss records that no queue had room for: they have no report.
+    cases_dropped,
+    /// Execs that were read after the stop was asked for: they have no case.
+    after_stop,
     /// Cases that skipped the model because their deadline had passed.
     deadline_passed,
     /// Panics caught while a case was worked on; its verdict is a fallback.

@@ -17,8 +17,8 @@ pub enum EngineError {
     },
     /// The audit log could not be written; the engine stopped.
     #[error(
-        "audit log {path} cannot be written ({} records kept in memory); \
-         the engine fails closed and has stopped",
+        "audit log {path} cannot be written: {} records are not in it, {lost} more are lost; \
+         the engine fails closed",
         unwritten.len()
     )]
     AuditWrite {
@@ -26,6 +26,8 @@ pub enum EngineError {
         path: PathBuf,
         /// The records that are not in the file, one JSON object each, in order.
         unwritten: Vec<String>,
+        /// How many more there were than could be kept.
+        lost: u64,
         /// Why.
         source: std::io::Error,
     },

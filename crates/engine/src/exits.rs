@@ -51,6 +51,13 @@ impl ExitTable {
         self.arrived.notify_all();
     }
 
+    /// Whether the exit of `process` was seen.
+    pub(crate) fn has_ended(&self, process: ProcessKey) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut exits = state.exits.get(&process.tgid).into_iter().flatten();
+        exits.any(|(key, _)| *key == process)
+    }
+
     /// Waits for an exit of `tgid` that `is_wanted`.
     fn wait(
         &self,

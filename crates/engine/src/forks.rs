@@ -18,23 +18,34 @@ pub(crate) struct ForkTable(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    children: HashMap<ProcessKey, Vec<ProcessKey>>,
-    order: VecDeque<(ProcessKey, ProcessKey)>,
+    /// Children of each process, oldest first.
+    children: HashMap<ProcessKey, VecDeque<ProcessKey>>,
+    parents: HashMap<ProcessKey, ProcessKey>,
+    /// All forks, oldest first; those already forgotten, too.
+    order: VecDeque<ProcessKey>,
 }
 
 impl ForkTable {
     pub(crate) fn record(&self, parent: ProcessKey, child: ProcessKey) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.children.entry(parent).or_default().push(child);
-        state.order.push_back((parent, child));
-        if state.order.len() > REMEMBERED_FORKS
-            && let Some((parent, child)) = state.order.pop_front()
-            && let Some(children) = state.children.get_mut(&parent)
-        {
-            children.retain(|one| *one != child);
-            if children.is_empty() {
-                state.children.remove(&parent);
+        if state.parents.insert(child, parent).is_some() {
+            // Told twice; only forged events do that.
+            return;
+        }
+        state.children.entry(parent).or_default().push_back(child);
+        state.order.push_back(child);
+        while state.order.len() > REMEMBERED_FORKS {
+            if let Some(oldest) = state.order.pop_front() {
+                state.forget(oldest);
             }
+        }
+    }
+
+    /// `process` ended. If it has no children it leads to nobody any more.
+    pub(crate) fn ended(&self, process: ProcessKey) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.children.contains_key(&process) {
+            state.forget(process);
         }
     }
 
@@ -53,6 +64,28 @@ impl ForkTable {
             }
         }
         found
+    }
+}
+
+impl State {
+    fn forget(&mut self, child: ProcessKey) {
+        let Some(parent) = self.parents.remove(&child) else {
+            return;
+        };
+        let Some(children) = self.children.get_mut(&parent) else {
+            return;
+        };
+        // Nearly always the oldest, or the youngest, which just ended.
+        if children.front() == Some(&child) {
+            children.pop_front();
+        } else if children.back() == Some(&child) {
+            children.pop_back();
+        } else {
+            children.retain(|one| *one != child);
+        }
+        if children.is_empty() {
+            self.children.remove(&parent);
+        }
     }
 }
 
@@ -79,6 +112,19 @@ mod tests {
         assert_eq!(table.descendants(key(2)), [key(3), key(4)]);
         assert_eq!(table.descendants(key(1)), [key(2), key(5), key(3), key(4)]);
         assert!(table.descendants(key(4)).is_empty());
+    }
+
+    #[test]
+    fn a_process_that_ended_stays_only_while_it_leads_to_others() {
+        let table = ForkTable::default();
+        for (parent, child) in [(1, 2), (2, 3), (1, 4)] {
+            table.record(key(parent), key(child));
+        }
+        table.ended(key(4));
+        table.ended(key(2));
+        assert_eq!(table.descendants(key(1)), [key(2), key(3)]);
+        table.ended(key(3));
+        assert_eq!(table.descendants(key(1)), [key(2)]);
     }
 
     #[test]

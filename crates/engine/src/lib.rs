@@ -64,7 +64,7 @@ pub use inwarden_inference::LoadOptions;
 pub use inwarden_policy::PolicySource;
 pub use pipeline::CaseReport;
 pub use record::verdict_json;
-pub use redact::{redact_argv, redact_text};
+pub use redact::{redact_argv, redact_json, redact_text};
 pub use replay::{Replay, ReplayConfig};
 pub use store::EMBEDDING_MODEL;
 pub use warden::{Warden, WardenConfig, WardenLimits, WardenSummary};

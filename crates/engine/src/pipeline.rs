@@ -48,6 +48,8 @@ pub(crate) struct Live {
     pub(crate) exits: Arc<ExitTable>,
     pub(crate) forks: Arc<ForkTable>,
     pub(crate) kill_deadline: Duration,
+    /// Whether the audit log cannot be written: nothing is carried out then.
+    pub(crate) unrecorded: bool,
 }
 
 impl Pipeline {
@@ -66,9 +68,13 @@ impl Pipeline {
         let started = Instant::now();
         let mut action = self.act(&case, &decision);
         if action.outcome == ActionOutcome::AlreadyExited
-            && let Some((ancestor_decision, report)) = self.act_on_ancestor(&case, &verdict)
+            && let Some((ancestor_decision, mut report)) = self.act_on_ancestor(&case, &verdict)
         {
-            decision = ancestor_decision;
+            // Both decisions and all processes stay in the record.
+            decision.policies.extend(ancestor_decision.policies);
+            decision.policies.sort();
+            decision.policies.dedup();
+            report.processes.splice(0..0, action.processes);
             action = report;
         }
         stages.add(Stage::Response, started.elapsed());
@@ -98,6 +104,9 @@ impl Pipeline {
             (Action::Allow, _) => ActionOutcome::Allowed,
             (Action::Alert, _) => ActionOutcome::Alerted,
             (_, None) => ActionOutcome::Refused(RefusedReason::Replay),
+            (_, Some(live)) if live.unrecorded => {
+                ActionOutcome::Refused(RefusedReason::AuditFailed)
+            }
             (Action::Deny | Action::Quarantine, Some(_)) => {
                 ActionOutcome::Refused(RefusedReason::Unsupported)
             }
@@ -138,13 +147,15 @@ impl Pipeline {
             .skip_while(|key| event.process.key != Some(target) && *key != target)
             .filter(|key| *key != target)
             .collect();
+        let mut known_descendants = live.forks.descendants(target);
+        known_descendants.retain(|process| !live.exits.has_ended(*process));
         let request = KillRequest {
             target,
             judged: &event.id,
             scope: &self.scope,
             deadline: live.kill_deadline,
             known_ancestors: &known_ancestors,
-            known_descendants: &live.forks.descendants(target),
+            known_descendants: &known_descendants,
         };
         let report = live.responder.kill(&request, live.exits.as_ref());
         self.counters.count_action(Action::Kill, report.outcome);

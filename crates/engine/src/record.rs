@@ -3,10 +3,13 @@
 use inwarden_types::{ActionReport, Decision, Event, EventData, StageTimes, Verdict};
 use serde_json::{Map, Value, json};
 
-use crate::{CaseReport, redact::redact_argv, redact::redact_text};
+use crate::{
+    CaseReport,
+    redact::{redact_argv, redact_json},
+};
 
 /// The answer to one line of `classify`: `id`, `label`, `score`, `technique`,
-/// `settled_by`, `decision`, `policies`, `stages_us`, and `undetermined` where
+/// `settled_by`, `source`, `decision`, `policies`, `stages_us`, and `undetermined` where
 /// there is a reason for it. Stage times are in microseconds.
 #[must_use]
 pub fn verdict_json(event: &Event, verdict: &Verdict, decision: &Decision) -> Value {
@@ -84,7 +87,7 @@ fn event_json(event: &Event) -> Value {
     if let (EventData::ToolCall(call), Value::Object(fields)) = (&event.data, &mut value) {
         fields.insert("agent".to_owned(), json!(call.agent));
         fields.insert("tool".to_owned(), json!(call.tool));
-        fields.insert("args".to_owned(), json!(redact_text(&call.args_json)));
+        fields.insert("args".to_owned(), json!(redact_json(&call.args_json)));
     }
     value
 }

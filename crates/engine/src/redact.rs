@@ -1,12 +1,15 @@
-//! Redaction of secrets in command lines before they are written anywhere.
+//! Redaction of secrets in command lines and tool arguments before they are
+//! written anywhere.
 //!
-//! Redaction is by shape (an option or variable whose name says secret, URL
-//! user info, bearer tokens, well-known key prefixes), so it is a reduction of
-//! harm, not a guarantee: an unmarked secret passes.
+//! Redaction is by shape (an option, variable, header or key whose name says
+//! secret, URL user info, bearer tokens, well-known key prefixes), so it is a
+//! reduction of harm, not a guarantee: an unmarked secret passes.
+
+use serde_json::Value;
 
 const MARK: &str = "[redacted]";
 
-const SECRET_NAMES: [&str; 9] = [
+const SECRET_NAMES: [&str; 14] = [
     "password",
     "passwd",
     "passphrase",
@@ -16,7 +19,15 @@ const SECRET_NAMES: [&str; 9] = [
     "api_key",
     "api-key",
     "credential",
+    "credentials",
+    "access_key",
+    "access-key",
+    "private_key",
+    "authorization",
 ];
+
+/// Words that name a secret wherever they stand in a name.
+const SECRET_PARTS: [&str; 3] = ["secret", "password", "api_key"];
 
 const KEY_PREFIXES: [&str; 8] = [
     "AKIA",
@@ -47,6 +58,50 @@ pub fn redact_argv(args: &[String]) -> Vec<String> {
         .collect()
 }
 
+/// The JSON of a tool call's arguments with what looks like a secret replaced by
+/// `[redacted]`. What is not JSON is redacted as text.
+#[must_use]
+pub fn redact_json(json: &str) -> String {
+    match serde_json::from_str::<Value>(json) {
+        Ok(mut value) => {
+            redact_value(&mut value);
+            value.to_string()
+        }
+        Err(_) => redact_text(json),
+    }
+}
+
+/// Depth is bounded by the parser, which accepts 128 levels.
+fn redact_value(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = redact_text(text),
+        Value::Array(items) => {
+            let words: Option<Vec<String>> = items
+                .iter()
+                .map(|item| item.as_str().map(str::to_owned))
+                .collect();
+            match words {
+                // It may be an argument vector.
+                Some(words) => {
+                    let redacted = redact_argv(&words);
+                    *items = redacted.into_iter().map(Value::String).collect();
+                }
+                None => items.iter_mut().for_each(redact_value),
+            }
+        }
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                if names_secret(name) && !value.is_null() {
+                    *value = Value::String(MARK.to_owned());
+                } else {
+                    redact_value(value);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
 /// One text with what looks like a secret replaced by `[redacted]`.
 #[must_use]
 pub fn redact_text(text: &str) -> String {
@@ -59,11 +114,14 @@ pub fn redact_text(text: &str) -> String {
             out.push_str(space);
             continue;
         }
-        if std::mem::take(&mut hide_next) && !word.starts_with('-') {
+        let bare = word.trim_matches(['"', '\'']);
+        let says_bearer = bare.eq_ignore_ascii_case("bearer") || bare.eq_ignore_ascii_case("basic");
+        if std::mem::take(&mut hide_next) && !word.starts_with('-') && !says_bearer {
             out.push_str(MARK);
         } else {
-            hide_next = word.eq_ignore_ascii_case("bearer")
-                || word.to_ascii_lowercase().ends_with(":bearer")
+            hide_next = says_bearer
+                || bare.to_ascii_lowercase().ends_with(":bearer")
+                || bare.strip_suffix(':').is_some_and(names_secret)
                 || (word.starts_with("--") && !word.contains('=') && names_secret(word));
             out.push_str(&redact_word(word));
         }
@@ -73,17 +131,20 @@ pub fn redact_text(text: &str) -> String {
 }
 
 fn names_secret(word: &str) -> bool {
-    let lower = word.to_ascii_lowercase();
+    let lower = word.trim_matches(['"', '\'']).to_ascii_lowercase();
     SECRET_NAMES.iter().any(|name| lower.ends_with(name))
+        || SECRET_PARTS.iter().any(|part| lower.contains(part))
 }
 
 fn redact_word(word: &str) -> String {
-    if let Some((name, value)) = word.split_once('=')
-        && names_secret(name)
-        && !value.is_empty()
-        && !value.starts_with('$')
-    {
-        return format!("{name}={MARK}");
+    for separator in ['=', ':'] {
+        if let Some((name, value)) = word.split_once(separator)
+            && names_secret(name)
+            && !value.is_empty()
+            && !value.starts_with(['$', '/'])
+        {
+            return format!("{name}{separator}{MARK}");
+        }
     }
     if let Some((scheme, rest)) = word.split_once("://")
         && let Some((user_info, host)) = rest.split_once('@')
@@ -109,12 +170,17 @@ mod tests {
     }
 
     #[test]
-    fn secrets_in_options_variables_and_urls_are_hidden() {
+    fn secrets_in_options_variables_headers_and_urls_are_hidden() {
         check(
             &["psql", "--password", "hunter2"],
             &["psql", "--password", MARK],
         );
         check(&["x", "--api-key=abc"], &["x", "--api-key=[redacted]"]);
+        check(&["x", "--secret-key", "abc"], &["x", "--secret-key", MARK]);
+        check(
+            &["env", "AWS_SECRET_ACCESS_KEY=abc", "run"],
+            &["env", "AWS_SECRET_ACCESS_KEY=[redacted]", "run"],
+        );
         check(
             &["sh", "-c", "DB_PASSWORD=abc run --token xyz now"],
             &[
@@ -130,6 +196,32 @@ mod tests {
         check(
             &["curl", "-H", "Authorization: Bearer abc.def"],
             &["curl", "-H", "Authorization: Bearer [redacted]"],
+        );
+        check(
+            &["curl", "-H", "X-Api-Key: abc"],
+            &["curl", "-H", "X-Api-Key: [redacted]"],
+        );
+    }
+
+    #[test]
+    fn secrets_in_tool_arguments_are_hidden() {
+        let redacted = |json: &str| serde_json::from_str::<Value>(&redact_json(json)).unwrap();
+        let shapes = [
+            r#"{"password":"hunter2"}"#,
+            r#"{"headers":{"Authorization":"Bearer hunter2"}}"#,
+            r#"{"key":"sk-hunter2hunter2hunter2"}"#,
+            r#"{"argv":["x","--token","hunter2"]}"#,
+            r#"{"command":"x --token hunter2"}"#,
+            r#"{"deep":[{"api_key":{"value":"hunter2"}}]}"#,
+        ];
+        for json in shapes {
+            let text = redacted(json).to_string();
+            assert!(!text.contains("hunter2"), "{json}: {text}");
+            assert!(text.contains(MARK), "{json}: {text}");
+        }
+        assert_eq!(
+            redacted(r#"{"path":"/srv","n":1}"#).to_string(),
+            r#"{"path":"/srv","n":1}"#
         );
     }
 

@@ -1,6 +1,6 @@
 //! The guard, judging by rules alone: no model files are needed.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{io::BufRead, path::Path, sync::Arc, time::Duration};
 
 use inwarden::{
     Analyst, AnalystConfig, EngineError, FailureMode, Guard, GuardConfig, MemoryPlace,
@@ -83,22 +83,54 @@ fn after_the_deadline_the_failure_mode_answers() {
     assert!(answer_after_deadline(FailureMode::Open).is_allowed());
 }
 
+/// An audit log that fails after its first record: a pipe whose reader leaves.
+fn start_with_failing_log(failure: FailureMode) -> (tempfile::TempDir, Guard) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("audit.pipe");
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(
+        made.is_ok_and(|status| status.success()),
+        "coreutils has mkfifo"
+    );
+    let reader = path.clone();
+    let reader = std::thread::spawn(move || {
+        let pipe = std::fs::File::open(reader).expect("the pipe was made");
+        let mut line = String::new();
+        std::io::BufReader::new(pipe)
+            .read_line(&mut line)
+            .expect("the first record");
+        line
+    });
+    let config = GuardConfig {
+        audit_log: Some(path),
+        ..config(Mode::Enforce, failure)
+    };
+    let guard = Guard::start(rules_only(), config).expect("the first record is read");
+    let first = reader.join().expect("the reader ends");
+    assert!(first.contains("\"kind\":\"start\""), "{first}");
+    (dir, guard)
+}
+
+#[test]
+fn a_disk_that_is_full_from_the_beginning_is_an_error_at_start() {
+    let config = GuardConfig {
+        audit_log: Some("/dev/full".into()),
+        ..config(Mode::Enforce, FailureMode::Closed)
+    };
+    match Guard::start(rules_only(), config) {
+        Err(EngineError::AuditWrite { unwritten, .. }) => assert_eq!(unwritten.len(), 1),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_record_that_cannot_be_written_makes_the_answer_a_refusal() {
-    let guard = Guard::start(
-        rules_only(),
-        GuardConfig {
-            audit_log: Some("/dev/full".into()),
-            ..config(Mode::Enforce, FailureMode::Closed)
-        },
-    )
-    .unwrap();
+    let (_dir, guard) = start_with_failing_log(FailureMode::Closed);
     let answer = guard.check_tool_call(call("{}"));
     assert!(!answer.is_allowed());
-    assert_eq!(answer.decision.reason.name(), "engine_failed");
     match guard.close() {
-        // start, case, end
-        Err(EngineError::AuditWrite { unwritten, .. }) => assert_eq!(unwritten.len(), 3),
+        // The refusal, and the end.
+        Err(EngineError::AuditWrite { unwritten, .. }) => assert_eq!(unwritten.len(), 2),
         other => panic!("{other:?}"),
     }
 }
@@ -152,4 +184,19 @@ fn a_full_queue_is_answered_at_once_and_counted() {
         .filter(|answer| answer.verdict.undetermined == Some(UndeterminedReason::Overloaded))
         .count() as u64;
     assert_eq!(guard.counters().queue_full, overloaded);
+}
+
+#[test]
+fn a_full_disk_never_turns_a_refusal_into_a_permission() {
+    let (_dir, guard) = start_with_failing_log(FailureMode::Open);
+    assert!(!guard.check_tool_call(call(ATTACK)).is_allowed());
+    assert_eq!(guard.counters().audit_failures, 1);
+    let Err(EngineError::AuditWrite { unwritten, .. }) = guard.close() else {
+        panic!("the disk is full");
+    };
+    assert!(
+        unwritten[0].contains("\"enforced\":\"deny\""),
+        "{}",
+        unwritten[0]
+    );
 }

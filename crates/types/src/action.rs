@@ -54,6 +54,8 @@ pub enum RefusedReason {
     NotPermitted,
     /// This build or host cannot carry the action out.
     Unsupported,
+    /// The audit log cannot be written, and nothing is done unrecorded.
+    AuditFailed,
     /// The event was replayed from a recording: there is nothing to act on.
     Replay,
 }
@@ -68,6 +70,7 @@ impl RefusedReason {
             Self::Protected => "protected",
             Self::NotPermitted => "not_permitted",
             Self::Unsupported => "unsupported",
+            Self::AuditFailed => "audit_failed",
             Self::Replay => "replay",
         }
     }

@@ -16,7 +16,8 @@ pub enum Scope {
     /// The members of these cgroups. Child cgroups are not members unless named.
     Cgroups(BTreeSet<CgroupId>),
     /// The descendants of this process, and the process itself only if
-    /// `include_root`.
+    /// `include_root`. An event carries 8 ancestors, so a process more than 8
+    /// levels below the root counts as outside: prefer a cgroup where you can.
     ProcessTree {
         /// The root of the tree.
         root: ProcessKey,

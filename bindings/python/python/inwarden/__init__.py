@@ -75,7 +75,8 @@ class Guard:
         audit_log: File that answers are appended to.
         model: Id of the language model; default `DEFAULT_MODEL`.
         models_dir: Directory of model files; default as for the command line.
-        memory_dir: Directory of the precedent store; default one of its own.
+        memory_dir: Directory of the precedent store; default the shipped
+            precedents, read-only.
         policies: Cedar policy files, instead of the shipped ones.
         without: Stages to leave out.
 

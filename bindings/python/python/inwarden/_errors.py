@@ -33,7 +33,17 @@ class HostError(InwardenError, OSError):
 
 
 class AuditError(InwardenError, OSError):
-    """The audit log cannot be opened or written."""
+    """The audit log cannot be opened or written.
+
+    Attributes:
+        unwritten: The records that are not in the file, one JSON object each.
+    """
+
+    unwritten: list[str]
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.unwritten = []
 
 
 class DataError(InwardenError, ValueError):

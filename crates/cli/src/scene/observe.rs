@@ -10,6 +10,8 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 /// What a file said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Observed {
+    /// Nothing: the file or the canary is not there, which proves nothing.
+    Missing,
     /// Whether the canary stands in it.
     Canary(bool),
     /// How many lines it has.
@@ -23,6 +25,7 @@ impl Observed {
     /// In words.
     pub(crate) fn text(&self) -> String {
         match self {
+            Self::Missing => "NOT OBSERVED: the file is missing".to_owned(),
             Self::Canary(true) => "yes".to_owned(),
             Self::Canary(false) => "no".to_owned(),
             Self::Lines(count) => count.to_string(),
@@ -35,15 +38,18 @@ impl Observed {
     }
 }
 
-/// Reads `observation` from `state`; a file that is not there is an empty one.
+/// Reads `observation` from `state`.
 pub(crate) fn observe(observation: &Observation, state: &Path) -> Observed {
-    let text = read_capped(&state.join(&observation.file));
+    let Ok(text) = read_capped(&state.join(&observation.file)) else {
+        return Observed::Missing;
+    };
     match observation.kind {
-        ObservationKind::ContainsCanary => {
-            let canary = read_capped(&state.join("canary"));
-            let canary = canary.trim();
-            Observed::Canary(!canary.is_empty() && text.contains(canary))
-        }
+        ObservationKind::ContainsCanary => match read_capped(&state.join("canary")) {
+            Ok(canary) if !canary.trim().is_empty() => {
+                Observed::Canary(text.contains(canary.trim()))
+            }
+            _ => Observed::Missing,
+        },
         ObservationKind::CountLines => {
             let counted = match &observation.after {
                 None => text.lines().count(),
@@ -75,15 +81,11 @@ fn sequence(text: &str, expected: Option<u64>) -> Observed {
     }
 }
 
-fn read_capped(path: &Path) -> String {
+fn read_capped(path: &Path) -> std::io::Result<String> {
     let mut bytes = Vec::new();
-    match std::fs::File::open(path) {
-        Ok(file) => match file.take(MAX_FILE_BYTES).read_to_end(&mut bytes) {
-            Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(_) => String::new(),
-        },
-        Err(_) => String::new(),
-    }
+    let file = std::fs::File::open(path)?;
+    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]

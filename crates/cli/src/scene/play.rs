@@ -153,6 +153,9 @@ impl Script {
                 None => {}
             }
         }
+        if interrupt::is_asked() {
+            bail!("interrupted");
+        }
         bail!("run.sh was not ready in {} s", SETUP_LIMIT.as_secs())
     }
 

@@ -106,7 +106,13 @@ fn wrong_usage_ends_with_2_and_names_what_is_wrong() {
         ),
         (vec!["--config", config, "classify"], "modle"),
         (
-            vec!["--model", "no-such-model", "classify"],
+            vec![
+                "--without",
+                "precedents",
+                "--model",
+                "no-such-model",
+                "classify",
+            ],
             "no-such-model",
         ),
         (vec!["classify"], "inwarden models pull"),

@@ -75,12 +75,39 @@ fn ctrl_c_detaches_and_leaves_a_complete_audit_log() {
     );
 }
 
+/// A file system of 16 KiB, gone with the value.
+struct TinyDisk(tempfile::TempDir);
+
+impl TinyDisk {
+    fn mount() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=16k", "none"])
+            .arg(dir.path())
+            .status();
+        assert!(
+            mounted.is_ok_and(|status| status.success()),
+            "root may mount"
+        );
+        Self(dir)
+    }
+}
+
+impl Drop for TinyDisk {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg(self.0.path()).status();
+        assert!(unmounted.is_ok_and(|status| status.success()));
+    }
+}
+
 #[test]
 fn a_full_disk_stops_the_warden_and_loses_no_record() {
     if !can_watch() {
         return;
     }
-    let child = start_watch(&["--audit", "/dev/full"]);
+    let disk = TinyDisk::mount();
+    let audit = disk.0.path().join("audit.jsonl");
+    let child = start_watch(&["--audit", audit.to_str().unwrap()]);
     let mut waited = Duration::ZERO;
     let mut child = child;
     while child.try_wait().unwrap().is_none() && waited < Duration::from_secs(60) {
@@ -91,13 +118,17 @@ fn a_full_disk_stops_the_warden_and_loses_no_record() {
     let output = child.wait_with_output().unwrap();
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(3), "{said}");
-    assert!(said.contains("/dev/full"), "{said}");
-    assert!(
-        said.contains("\"kind\":\"start\""),
-        "records on stderr: {said}"
-    );
-    assert!(
-        said.contains("\"kind\":\"end\""),
-        "records on stderr: {said}"
-    );
+    assert!(said.contains("audit.jsonl"), "{said}");
+    // What is not in the file was said on standard error: no record is missing.
+    let written = std::fs::read_to_string(&audit).unwrap();
+    let records: Vec<serde_json::Value> = written
+        .lines()
+        .chain(said.lines().filter(|line| line.starts_with('{')))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    for (number, record) in records.iter().enumerate() {
+        assert_eq!(record["sequence"], number);
+    }
+    assert_eq!(records[0]["kind"], "start");
+    assert_eq!(records.last().unwrap()["kind"], "end");
 }

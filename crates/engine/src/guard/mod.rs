@@ -120,14 +120,14 @@ impl Guard {
     /// Starts a guard over `analyst`.
     ///
     /// # Errors
-    /// [`EngineError::AuditOpen`], [`EngineError::Thread`].
+    /// [`EngineError::AuditOpen`]; [`EngineError::AuditWrite`] if not even the
+    /// first record can be written; [`EngineError::Thread`].
     pub fn start(analyst: Arc<Analyst>, config: GuardConfig) -> Result<Self, EngineError> {
         let audit = match &config.audit_log {
             None => None,
             Some(path) => {
-                let mut audit = AuditLog::open(path)?;
-                audit.append("start", start_record(&analyst, &config));
-                Some(audit)
+                let audit = AuditLog::open(path)?;
+                Some(audit.begin(start_record(&analyst, &config))?)
             }
         };
         let shared = Arc::new(Shared {
@@ -198,16 +198,16 @@ impl Guard {
     /// # Errors
     /// [`EngineError::AuditWrite`] with the records that are not in the file.
     pub fn close(mut self) -> Result<(), EngineError> {
-        self.end_threads()?;
-        let audit = self.shared.lock_audit().take();
-        audit.map_or(Ok(()), |mut audit| {
+        let ended = self.end_threads();
+        if let Some(mut audit) = self.shared.lock_audit().take() {
             let mut record = Map::new();
             for (name, value) in self.counters().named() {
                 record.insert(name.to_owned(), json!(value));
             }
             audit.append("end", record);
-            audit.close()
-        })
+            audit.close()?;
+        }
+        ended
     }
 
     fn end_threads(&mut self) -> Result<(), EngineError> {
@@ -277,17 +277,11 @@ impl Shared {
             let queued = question.asked.elapsed();
             match catch_unwind(AssertUnwindSafe(|| self.judge(&question.case, queued))) {
                 Ok(report) => {
-                    if question.slot.claim() {
-                        question.slot.fill(self.recorded(report));
-                    }
+                    self.give(&question, report);
                 }
                 Err(_) => {
                     self.counters.panics.add_one();
-                    let reason = UndeterminedReason::StageFailed {
-                        stage: Stage::Judge,
-                        error: "panicked".to_owned(),
-                    };
-                    self.fail(&question, reason);
+                    self.fail(&question, panicked(Stage::Judge));
                 }
             }
         }
@@ -318,11 +312,24 @@ impl Shared {
 
     /// Answers by the failure mode, unless somebody has answered.
     fn fail(&self, question: &Question, reason: UndeterminedReason) {
-        if question.slot.claim() {
+        let report = self.failure_report(question.case.clone(), reason);
+        if self.give(question, report) {
             self.counters.guard_failures.add_one();
-            let report = self.failure_report(question.case.clone(), reason);
-            question.slot.fill(self.recorded(report));
         }
+    }
+
+    /// Records and answers, unless somebody has answered; whoever claims the
+    /// slot fills it, come what may.
+    fn give(&self, question: &Question, report: CaseReport) -> bool {
+        if !question.slot.claim() {
+            return false;
+        }
+        let recorded = catch_unwind(AssertUnwindSafe(|| self.recorded(report)));
+        question.slot.fill(recorded.unwrap_or_else(|_| {
+            self.counters.panics.add_one();
+            self.failure_report(question.case.clone(), panicked(Stage::Response))
+        }));
+        true
     }
 
     fn failure_report(&self, case: Case, reason: UndeterminedReason) -> CaseReport {
@@ -347,10 +354,16 @@ impl Shared {
     }
 
     /// Writes the record; an answer that cannot be recorded is not given.
+    /// A refusal stands in any case: a full disk must not open a door.
     fn recorded(&self, report: CaseReport) -> CaseReport {
+        let report = self.record(report);
         self.counters.count_settled(&report.verdict.settled_by);
         self.counters
             .count_action(report.decision.enforced, report.action.outcome);
+        report
+    }
+
+    fn record(&self, report: CaseReport) -> CaseReport {
         let mut audit = self.lock_audit();
         let Some(log) = audit.as_mut() else {
             return report;
@@ -358,13 +371,18 @@ impl Shared {
         if log.append("case", case_record(&report)) {
             return report;
         }
-        drop(audit);
         self.counters.audit_failures.add_one();
+        if !report.is_allowed() {
+            return report;
+        }
         let failed = UndeterminedReason::StageFailed {
             stage: Stage::Response,
             error: "audit log cannot be written".to_owned(),
         };
-        self.failure_report(report.case, failed)
+        let given = self.failure_report(report.case, failed);
+        // The record that waits names another answer than the one given.
+        log.append("case", case_record(&given));
+        given
     }
 
     fn lock_audit(&self) -> std::sync::MutexGuard<'_, Option<AuditLog>> {
@@ -383,6 +401,13 @@ impl Shared {
             ancestors: Vec::new(),
             data: EventData::ToolCall(call),
         }
+    }
+}
+
+fn panicked(stage: Stage) -> UndeterminedReason {
+    UndeterminedReason::StageFailed {
+        stage,
+        error: "panicked".to_owned(),
     }
 }
 

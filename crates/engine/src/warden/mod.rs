@@ -18,6 +18,7 @@ mod stages;
 mod stop;
 
 use std::{
+    collections::VecDeque,
     path::PathBuf,
     sync::Arc,
     thread::JoinHandle,
@@ -158,13 +159,14 @@ impl Warden {
     ///
     /// # Errors
     /// [`EngineError::Sensor`] names what the host lacks;
-    /// [`EngineError::AuditOpen`], [`EngineError::Recording`]. Nothing stays
+    /// [`EngineError::AuditOpen`], [`EngineError::AuditWrite`] if not even its
+    /// first record can be written, [`EngineError::Recording`]. Nothing stays
     /// attached after an error.
     pub fn start(
         analyst: Arc<Analyst>,
         config: WardenConfig,
     ) -> Result<(Self, Receiver<CaseReport>), EngineError> {
-        let mut audit = AuditLog::open(&config.audit_log)?;
+        let audit = AuditLog::open(&config.audit_log)?;
         let sensor = Sensor::start(&config.sensor)?;
         let boot_id = sensor.boot_id();
         let recorder = match config.recording.clone() {
@@ -172,7 +174,7 @@ impl Warden {
             None => None,
         };
         let responder = Responder::new(boot_id)?;
-        audit.append("start", start_record(&analyst, &config, &sensor));
+        let audit = audit.begin(start_record(&analyst, &config, &sensor))?;
 
         let limits = &config.limits;
         let (screen_in, screen_out) = bounded(limits.screen_queue);
@@ -199,13 +201,16 @@ impl Warden {
                     exits: Arc::clone(&exits),
                     forks: Arc::clone(&forks),
                     kill_deadline: limits.kill_deadline,
+                    unrecorded: false,
                 }),
             },
             audit,
             reports: report_in,
             stop: Arc::clone(&warden.stop),
         };
-        warden.response = Some(spawn("response", move || response.run(&response_out))?);
+        warden.response = Some(spawn("response", &warden.stop, move || {
+            response.run(&response_out)
+        })?);
 
         let judge = Stages {
             analyst,
@@ -217,11 +222,12 @@ impl Warden {
             drain_deadline: limits.drain_deadline,
         };
         let screen = judge.clone();
-        let screen = spawn("screen", move || screen.run_screen(&screen_out))?;
+        let screen = spawn("screen", &warden.stop, move || {
+            screen.run_screen(&screen_out);
+        })?;
         warden.workers.push(("screen", screen));
-        warden
-            .workers
-            .push(("judge", spawn("judge", move || judge.run_judge())?));
+        let judge = spawn("judge", &warden.stop, move || judge.run_judge())?;
+        warden.workers.push(("judge", judge));
 
         let sensor_loop = SensorLoop {
             sensor,
@@ -230,15 +236,17 @@ impl Warden {
                 forks,
                 counters: Arc::clone(&warden.counters),
                 recorder,
+                closing: false,
                 next: Some(Next {
                     cases: screen_in,
                     out: response_in,
+                    held: VecDeque::new(),
                 }),
             },
             stop: Arc::clone(&warden.stop),
             poll_timeout: limits.poll_timeout,
         };
-        warden.sensor = Some(spawn("sensor", move || sensor_loop.run())?);
+        warden.sensor = Some(spawn("sensor", &warden.stop, move || sensor_loop.run())?);
         Ok((warden, report_out))
     }
 
@@ -303,14 +311,29 @@ impl Drop for Warden {
     }
 }
 
+/// Starts a thread of the warden; when it ends, for whatever reason, the others
+/// are asked to stop.
 fn spawn<T: Send + 'static>(
     name: &'static str,
+    stop: &Arc<Stop>,
     run: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>, EngineError> {
+    let ending = StopAtEnd(Arc::clone(stop));
     std::thread::Builder::new()
         .name(format!("inwarden-{name}"))
-        .spawn(run)
+        .spawn(move || {
+            let _ending = ending;
+            run()
+        })
         .map_err(|source| EngineError::Thread { name, source })
+}
+
+struct StopAtEnd(Arc<Stop>);
+
+impl Drop for StopAtEnd {
+    fn drop(&mut self) {
+        self.0.ask();
+    }
 }
 
 fn join<T>(name: &'static str, thread: JoinHandle<T>) -> Result<T, EngineError> {

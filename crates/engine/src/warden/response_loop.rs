@@ -1,6 +1,9 @@
 //! The thread that decides, acts, and alone writes the audit log.
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use crossbeam_channel::{Receiver, Sender};
 use inwarden_types::Losses;
@@ -40,8 +43,22 @@ impl ResponseLoop {
             verdict,
         } = judged;
         let queued = arrived.elapsed().saturating_sub(verdict.stages.total());
-        let report = self.pipeline.finish(case, verdict, queued);
-        self.write("case", case_record(&report));
+        // One event's panic must not stop the service; its case is recorded by
+        // name, and nothing more is known of what was done about it.
+        let name = case.id().to_string();
+        let finished = catch_unwind(AssertUnwindSafe(|| {
+            let report = self.pipeline.finish(case, verdict, queued);
+            let record = case_record(&report);
+            (report, record)
+        }));
+        let Ok((report, record)) = finished else {
+            self.pipeline.counters.panics.add_one();
+            tracing::error!("deciding or acting panicked on one case");
+            let failed = ("case".to_owned(), json!(name));
+            self.write("failed_case", Map::from_iter([failed]));
+            return;
+        };
+        self.write("case", record);
         if self.reports.try_send(report).is_err() {
             self.pipeline.counters.reports_dropped.add_one();
         }
@@ -52,6 +69,10 @@ impl ResponseLoop {
             return;
         }
         self.pipeline.counters.audit_failures.add_one();
+        // Fail closed for our own actions: none without a record.
+        if let Some(live) = &mut self.pipeline.live {
+            live.unrecorded = true;
+        }
         if self.stop.ask() {
             let path = self.audit.path().display();
             tracing::error!(%path, "the audit log cannot be written: stopping");

@@ -1,6 +1,8 @@
-//! The thread that owns the sensor. It never waits for another thread.
+//! The thread that owns the sensor. While it watches it never waits for another
+//! thread: a kill under way waits for the exit events it delivers.
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -8,7 +10,7 @@ use std::{
 use crossbeam_channel::{Sender, TrySendError};
 use inwarden_response::ObservedExit;
 use inwarden_sensor::Sensor;
-use inwarden_types::{Case, Event, EventData, Losses, UndeterminedReason};
+use inwarden_types::{Argv, Case, Event, EventData, Image, Losses, UndeterminedReason};
 
 use super::{Arrival, Judged, Outgoing, recorder::Recorder, stop::Stop};
 use crate::{
@@ -28,7 +30,9 @@ pub(super) struct EventSink {
     pub(super) forks: Arc<ForkTable>,
     pub(super) counters: Arc<Counters>,
     pub(super) recorder: Option<Recorder>,
-    /// `None` once no new case is taken.
+    /// Whether new cases are opened no more.
+    pub(super) closing: bool,
+    /// `None` once everything is handed on after closing.
     pub(super) next: Option<Next>,
 }
 
@@ -36,6 +40,35 @@ pub(super) struct EventSink {
 pub(super) struct Next {
     pub(super) cases: Sender<Arrival>,
     pub(super) out: Sender<Outgoing>,
+    /// What `out` had no room for, oldest first; at most [`HELD_BACK`].
+    pub(super) held: VecDeque<Outgoing>,
+}
+
+/// How much waits here for room in the response queue. Beyond it a case that no
+/// stage had room for goes unanswered, and is counted as `cases_dropped`.
+const HELD_BACK: usize = 65_536;
+
+impl Next {
+    /// Hands on what is held back, as far as there is room.
+    fn flush(&mut self) {
+        while let Some(oldest) = self.held.pop_front() {
+            if let Err(TrySendError::Full(oldest) | TrySendError::Disconnected(oldest)) =
+                self.out.try_send(oldest)
+            {
+                self.held.push_front(oldest);
+                return;
+            }
+        }
+    }
+
+    fn send(&mut self, outgoing: Outgoing, counters: &Counters) {
+        if self.held.len() >= HELD_BACK {
+            counters.cases_dropped.add_one();
+            return;
+        }
+        self.held.push_back(outgoing);
+        self.flush();
+    }
 }
 
 impl SensorLoop {
@@ -45,12 +78,16 @@ impl SensorLoop {
         let mut events = Vec::new();
         let mut failed = None;
         while !self.stop.is_all_answered() && failed.is_none() {
+            self.sink.closing = self.stop.is_asked();
             failed = self.sensor.poll(self.poll_timeout, &mut events).err();
             for event in events.drain(..) {
                 self.sink.take(event);
             }
-            if self.stop.is_asked() {
-                self.sink.next = None;
+            if let Some(next) = &mut self.sink.next {
+                next.flush();
+                if self.stop.is_asked() && next.held.is_empty() {
+                    self.sink.next = None;
+                }
             }
         }
         self.stop.ask();
@@ -78,17 +115,22 @@ impl EventSink {
         match &event.data {
             EventData::Exit(status) => {
                 if let Some(key) = event.process.key {
+                    self.forks.ended(key);
                     let exit = ObservedExit {
                         status: *status,
-                        image: Some(event.process.image.clone()),
+                        // Its arguments stand in the case; here they would
+                        // cost 16 KiB for each of many exits.
+                        image: Some(Image {
+                            argv: Argv::default(),
+                            ..event.process.image.clone()
+                        }),
                     };
                     self.exits.record(key, exit);
                 }
             }
             EventData::Loss(losses) => {
-                if let Some(next) = &self.next {
-                    // Its receiver lives as long as this sender.
-                    let _closed = next.out.send(Outgoing::Losses(*losses));
+                if let Some(next) = &mut self.next {
+                    next.send(Outgoing::Losses(*losses), &self.counters);
                 }
             }
             EventData::Fork => {
@@ -101,8 +143,11 @@ impl EventSink {
         }
     }
 
-    fn open_case(&self, event: Event) {
-        let Some(next) = &self.next else { return };
+    fn open_case(&mut self, event: Event) {
+        let Some(next) = self.next.as_mut().filter(|_| !self.closing) else {
+            self.counters.after_stop.add_one();
+            return;
+        };
         self.counters.cases.add_one();
         let arrival = Arrival {
             case: Case::of(event),
@@ -119,7 +164,6 @@ impl EventSink {
             arrived: arrival.arrived,
             verdict: unjudged(UndeterminedReason::Overloaded),
         };
-        // Its receiver lives as long as this sender.
-        let _closed = next.out.send(Outgoing::Judged(Box::new(unjudged)));
+        next.send(Outgoing::Judged(Box::new(unjudged)), &self.counters);
     }
 }
