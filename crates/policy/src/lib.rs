@@ -11,6 +11,8 @@
 //! * If a policy fails while it is evaluated, guarded calls are denied and
 //!   nothing stronger than an alert is done. (Cedar skips such a policy, so a
 //!   broken `forbid` alone would fail open.)
+//! * What was observed of a process is never too long to ask about: policies see
+//!   the first 4,096 bytes, and that it was cut.
 //! * Every decision names the policies that determined it, by their `@id`.
 //!
 //! Nothing is logged here. Decisions carry policy ids and fixed words, never

@@ -1,9 +1,11 @@
 //! What is asked, and its translation into Cedar's words.
 //!
 //! Texts of the case enter as values (entity ids, strings of the context), never
-//! as Cedar source, so no quote or newline in them means anything. A text over
+//! as Cedar source, so no quote or newline in them means anything. A name over
 //! [`MAX_TEXT_BYTES`] is refused instead of cut, since a cut name could be
-//! somebody else's.
+//! somebody else's. What was observed of a process is cut and marked instead:
+//! refused, it would let a program choose a path so long that nothing may be
+//! done about it.
 
 use cedar_policy::{Context, EntityId, EntityTypeName, EntityUid, RestrictedExpression};
 
@@ -107,10 +109,10 @@ impl Question {
             ("target", string(query.target.name())),
             ("protected", RestrictedExpression::new_bool(query.protected)),
             ("event", string(query.event.kind().name())),
-            ("exe", text("exe", &process.image.exe)?),
-            ("comm", text("comm", &process.image.comm)?),
             ("counters", counters(&query.counters)?),
         ]);
+        pairs.extend(observed("exe", "exe_truncated", &process.image.exe));
+        pairs.extend(observed("comm", "comm_truncated", &process.image.comm));
         if let Some(uid) = process.uid {
             pairs.push(("uid", RestrictedExpression::new_long(i64::from(uid.0))));
         }
@@ -206,6 +208,16 @@ fn context(pairs: Vec<Pair>) -> Result<Context, Unaskable> {
             .map(|(name, value)| (name.to_owned(), value)),
     )
     .map_err(|_| "the facts do not form a context".to_owned())
+}
+
+/// What was observed, as far as policies see it, and whether that is all.
+fn observed(name: &'static str, truncated: &'static str, value: &str) -> [Pair; 2] {
+    let seen = &value[..value.floor_char_boundary(MAX_TEXT_BYTES)];
+    let is_cut = seen.len() < value.len();
+    [
+        (name, string(seen)),
+        (truncated, RestrictedExpression::new_bool(is_cut)),
+    ]
 }
 
 fn text(name: &str, value: &str) -> Result<RestrictedExpression, Unaskable> {

@@ -429,9 +429,55 @@ fn oversized_names_fail_closed_and_are_not_repeated() {
         check(&decision, Action::Deny, "evaluation_failed", &[]);
         assert!(format!("{:?}", decision.reason).len() < 200);
     }
-    let (event, verdict) = (event(&huge), verdict(Label::Malicious, 1.0));
+    let (mut event, verdict) = (event("/bin/sh"), verdict(Label::Malicious, 1.0));
+    event.data = EventData::ToolCall(call(&huge, None, "t"));
     let decision = policy.decide_response(&query(&event, &verdict));
     check(&decision, Action::Alert, "evaluation_failed", &[]);
+}
+
+#[test]
+fn a_program_with_an_oversized_path_is_killed_all_the_same() {
+    // A path of PATH_MAX bytes that are no text: three bytes for each, lossily.
+    let path = format!("/tmp/{}", "\u{fffd}".repeat(4_400));
+    assert!(path.len() > 13_000);
+    let (mut event, verdict) = (event(&path), verdict(Label::Malicious, 1.0));
+    event.process.image.comm.clone_from(&path);
+    let builtin = Policy::builtin().unwrap();
+    let decision = builtin.decide_response(&query(&event, &verdict));
+    check(&decision, Action::Kill, "permitted", &["kill-malicious"]);
+    let outside = ResponseQuery {
+        in_scope: false,
+        ..query(&event, &verdict)
+    };
+    let policies = ["alert-malicious", "only-alert-outside-scope"];
+    let decision = builtin.decide_response(&outside);
+    check(&decision, Action::Alert, "outside_scope", &policies);
+}
+
+#[test]
+fn an_observed_text_is_cut_at_4096_bytes_and_marked() {
+    let by = |field: &str| {
+        with(&format!(
+            "@id(\"cut\") forbid (principal, action == Action::\"respond_kill\", resource)
+             when {{ context.{field}_truncated && context.{field} like \"/tmp/*\" }};"
+        ))
+    };
+    let verdict = verdict(Label::Malicious, 1.0);
+    for (path, is_cut) in [
+        (format!("/tmp/{}", "x".repeat(4_091)), false),
+        (format!("/tmp/{}", "x".repeat(4_092)), true),
+        // The limit lies within a character.
+        (format!("/tmp/{}", "\u{fffd}".repeat(1_364)), true),
+        (format!("/opt/{}", "x".repeat(4_092)), false),
+    ] {
+        let mut event = event(&path);
+        event.process.image.comm.clone_from(&path);
+        for field in ["exe", "comm"] {
+            let decision = by(field).decide_response(&query(&event, &verdict));
+            let action = if is_cut { Action::Alert } else { Action::Kill };
+            assert_eq!(decision.action, action, "{field} of {} bytes", path.len());
+        }
+    }
 }
 
 #[test]
