@@ -23,8 +23,9 @@ pub(crate) fn oldest_live(
         let key = keys[index];
         let status = running(host, boot_id, key)?;
         let above = &keys[index + 1..];
-        (is_below_root(host, scope, key, &status, above) && !is_protected(host, &status))
-            .then_some(key)
+        // What cannot be told is not acted on.
+        let is_open = is_protected(host, &status) == Ok(false);
+        (is_open && is_below_root(host, scope, key, &status, above)).then_some(key)
     })
 }
 
@@ -47,10 +48,11 @@ fn is_below_root(
     match scope {
         Scope::AlertOnly => false,
         Scope::Cgroups(_) => {
-            in_cgroups(host, scope, status.tgid) && in_cgroups(host, scope, status.parent)
+            let is_inside = |tgid| in_cgroups(host, scope, tgid) == Ok(true);
+            is_inside(status.tgid) && is_inside(status.parent)
         }
         Scope::ProcessTree { root, .. } => {
-            key != *root && target_in_scope(host, scope, key, Some(status), above)
+            key != *root && target_in_scope(host, scope, key, Some(status), above) == Ok(true)
         }
     }
 }

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     ops::Range,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -11,7 +14,7 @@ use inwarden_types::{BootId, BootTime, CgroupId, ExitStatus, ProcessKey, Tgid};
 
 use crate::{
     ExitEvents, ObservedExit,
-    host::{Failure, Host, Signal, StartTicks, Status},
+    host::{Failure, Host, Listing, Signal, StartTicks, Status},
 };
 
 pub(crate) const BOOT: BootId = BootId([7; 16]);
@@ -34,6 +37,10 @@ pub(crate) struct Fake {
     pub(crate) stubborn: bool,
     /// SIGKILL is refused, SIGSTOP not.
     pub(crate) kill_refused: bool,
+    /// How reading its status fails, if it does.
+    pub(crate) unreadable: Option<Failure>,
+    /// How reading its cgroup fails, if it does.
+    pub(crate) cgroup_unreadable: Option<Failure>,
 }
 
 /// Processes, and the exits that happened.
@@ -42,6 +49,8 @@ pub(crate) struct Kernel {
     pub(crate) processes: Mutex<BTreeMap<u32, Fake>>,
     pub(crate) exits: Mutex<BTreeMap<ProcessKey, u8>>,
     pub(crate) signalled: Mutex<Vec<(u32, &'static str)>>,
+    /// The list of processes cannot be read.
+    pub(crate) unlisted: AtomicBool,
 }
 
 /// Started `tgid` ticks after boot, and a bit.
@@ -78,6 +87,8 @@ impl Kernel {
             forks_on: 0,
             stubborn: false,
             kill_refused: false,
+            unreadable: None,
+            cgroup_unreadable: None,
         }));
     }
 
@@ -112,9 +123,11 @@ impl Host for Kernel {
         Ok((tgid.0, process.start))
     }
 
-    fn status(&self, tgid: Tgid) -> Option<Status> {
+    fn status(&self, tgid: Tgid) -> Result<Status, Failure> {
         let processes = self.processes.lock().unwrap();
-        processes.get(&tgid.0).map(|process| Status {
+        let process = processes.get(&tgid.0).ok_or(Failure::Gone)?;
+        process.unreadable.map_or(Ok(()), Err)?;
+        Ok(Status {
             tgid,
             parent: Tgid(process.parent),
             start: StartTicks(process.start),
@@ -122,7 +135,10 @@ impl Host for Kernel {
         })
     }
 
-    fn processes(&self) -> Vec<Status> {
+    fn processes(&self) -> Listing {
+        if self.unlisted.load(Ordering::Relaxed) {
+            return Listing::default();
+        }
         let mut processes = self.processes.lock().unwrap();
         let mut next = processes.keys().max().unwrap() + 1;
         for (tgid, process) in processes.clone() {
@@ -144,17 +160,19 @@ impl Host for Kernel {
         }
         let tgids: Vec<u32> = processes.keys().copied().collect();
         drop(processes);
-        tgids
-            .into_iter()
-            .filter_map(|tgid| self.status(Tgid(tgid)))
-            .collect()
+        let read = tgids.into_iter().map(|tgid| self.status(Tgid(tgid)));
+        let (found, failed): (Vec<_>, Vec<_>) = read.partition(Result::is_ok);
+        Listing {
+            processes: found.into_iter().flatten().collect(),
+            complete: failed.iter().all(|read| *read == Err(Failure::Gone)),
+        }
     }
 
-    fn cgroup(&self, tgid: Tgid) -> Option<CgroupId> {
+    fn cgroup(&self, tgid: Tgid) -> Result<Option<CgroupId>, Failure> {
         let processes = self.processes.lock().unwrap();
-        processes
-            .get(&tgid.0)
-            .map(|process| CgroupId(process.cgroup))
+        let process = processes.get(&tgid.0).ok_or(Failure::Gone)?;
+        process.cgroup_unreadable.map_or(Ok(()), Err)?;
+        Ok(Some(CgroupId(process.cgroup)))
     }
 
     fn signal(&self, handle: &(u32, u64), signal: Signal) -> Result<(), Failure> {

@@ -26,15 +26,25 @@ pub(crate) enum Signal {
     Kill,
 }
 
-/// Why a process was not opened or signalled.
+/// Why a process was not opened, read or signalled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// No such process any more.
     Gone,
     /// The kernel refused.
     NotPermitted,
-    /// Something is short, such as file descriptors; try again later.
+    /// Something is short, such as file descriptors, or not as the kernel writes
+    /// it; try again later.
     Unavailable,
+}
+
+/// What a reading of the table of processes gave.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Listing {
+    /// In any order. Not atomic.
+    pub(crate) processes: Vec<Status>,
+    /// Whether these are all; false if a process that may live could not be read.
+    pub(crate) complete: bool,
 }
 
 /// The kernel. A `Handle` keeps naming the process it was opened for, even when
@@ -45,12 +55,10 @@ pub(crate) trait Host {
     fn own_tgid(&self) -> Tgid;
     fn clock_ticks_per_second(&self) -> u64;
     fn open(&self, tgid: Tgid) -> Result<Self::Handle, Failure>;
-    /// `None` if there is no such process.
-    fn status(&self, tgid: Tgid) -> Option<Status>;
-    /// All processes, in any order. Not atomic.
-    fn processes(&self) -> Vec<Status>;
-    /// `None` if the process is gone or its cgroup cannot be named from here.
-    fn cgroup(&self, tgid: Tgid) -> Option<CgroupId>;
+    fn status(&self, tgid: Tgid) -> Result<Status, Failure>;
+    fn processes(&self) -> Listing;
+    /// `None` if the cgroup lies outside our view of the hierarchy.
+    fn cgroup(&self, tgid: Tgid) -> Result<Option<CgroupId>, Failure>;
     fn signal(&self, handle: &Self::Handle, signal: Signal) -> Result<(), Failure>;
     /// Waits until all threads of the process have ended; a zombie has ended.
     fn ended(&self, handle: &Self::Handle, deadline: Instant) -> bool;

@@ -29,19 +29,20 @@ pub(crate) fn kill(
     let now = Instant::now();
     let deadline = now.checked_add(request.deadline).unwrap_or(now);
     let mut tree = Tree::new(host, request.scope);
+    let mut complete = true;
     if request.target.boot_id == boot_id {
         let in_scope = |status: Option<&Status>| {
             let known = request.known_ancestors;
             target_in_scope(host, request.scope, request.target, status, known)
         };
-        let reached = match tree.add_named(request.target, |status| in_scope(Some(status))) {
+        let reached = match tree.add_target(request.target, |status| in_scope(Some(status))) {
             State::Refused(_) => false,
             // It is gone, but what it left behind is not.
-            State::Gone => in_scope(None),
+            State::Gone => in_scope(None) == Ok(true),
             State::Open | State::Stopped | State::Killed => true,
         };
         if reached {
-            end_tree(&mut tree, request, deadline);
+            complete = end_tree(&mut tree, request, deadline);
         }
     }
     let processes: Vec<ProcessOutcome> = if tree.members().is_empty() {
@@ -56,35 +57,51 @@ pub(crate) fn kill(
     ActionReport {
         action: Action::Kill,
         judged: request.judged.clone(),
-        outcome: whole(&processes, tree.members()),
+        outcome: whole(&processes, tree.members(), complete),
         processes,
     }
 }
 
-fn end_tree<H: Host>(tree: &mut Tree<'_, H>, request: &KillRequest<'_>, deadline: Instant) {
+/// False if descendants may have been missed: they could not be looked at, or not
+/// in time.
+fn end_tree<H: Host>(tree: &mut Tree<'_, H>, request: &KillRequest<'_>, deadline: Instant) -> bool {
+    let mut complete = true;
     tree.stop();
     for &descendant in request.known_descendants {
+        // The target is stopped while this lasts.
+        if Instant::now() >= deadline {
+            complete = false;
+            break;
+        }
         if descendant.boot_id == request.target.boot_id && descendant != request.target {
             tree.add_descendant(descendant);
         }
     }
+    let mut searched = false;
     for _ in 0..MAX_STOP_ROUNDS {
         tree.stop();
-        if !tree.discover() || Instant::now() >= deadline {
+        let search = tree.discover();
+        searched = search.complete;
+        if (searched && !search.grown) || Instant::now() >= deadline {
             break;
         }
     }
+    // The children of what is killed now are left to process 1, where no later
+    // search finds them.
+    complete &= searched;
     loop {
         tree.kill();
         let ended = tree.wait(deadline);
-        let grown = tree.discover();
-        if (ended && !grown) || Instant::now() >= deadline {
+        let search = tree.discover();
+        complete &= search.complete;
+        if (ended && !search.grown) || Instant::now() >= deadline {
             break;
         }
     }
     // What the last search found dies too, even when time is up.
     tree.kill();
     tree.wait(deadline);
+    complete
 }
 
 fn outcome<T>(
@@ -143,10 +160,14 @@ fn not_signalled(process: ProcessKey, outcome: ActionOutcome) -> ProcessOutcome 
     }
 }
 
-/// The outcome of the whole; `processes` and `members` are in the same order.
-fn whole<T>(processes: &[ProcessOutcome], members: &[Member<T>]) -> ActionOutcome {
-    if let Some(ActionOutcome::Refused(reason)) = processes.first().map(|first| first.outcome) {
-        return ActionOutcome::Refused(reason);
+/// The outcome of the whole; `processes` and `members` are in the same order, and
+/// `complete` says whether no descendant was missed.
+fn whole<T>(processes: &[ProcessOutcome], members: &[Member<T>], complete: bool) -> ActionOutcome {
+    match processes.first().map(|decided| decided.outcome) {
+        Some(ActionOutcome::Refused(reason)) => return ActionOutcome::Refused(reason),
+        // The end of a descendant proves nothing about the decided process.
+        Some(ActionOutcome::Survived) => return ActionOutcome::Survived,
+        _ => {}
     }
     let alive = members.iter().any(|member| match member.state {
         State::Gone => false,
@@ -161,7 +182,7 @@ fn whole<T>(processes: &[ProcessOutcome], members: &[Member<T>]) -> ActionOutcom
         State::Killed => !member.ended,
     });
     let any = |outcome| processes.iter().any(|process| process.outcome == outcome);
-    if alive {
+    if alive || !complete {
         ActionOutcome::Survived
     } else if any(ActionOutcome::Killed) {
         ActionOutcome::Killed
@@ -174,11 +195,14 @@ fn whole<T>(processes: &[ProcessOutcome], members: &[Member<T>]) -> ActionOutcom
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 
     use inwarden_types::{BootTime, CgroupId, EventId, Scope};
 
-    use crate::fake::{BOOT, DEADLINE, Kernel, NoExits, key};
+    use crate::{
+        fake::{BOOT, DEADLINE, Kernel, NoExits, key},
+        host::Failure,
+    };
 
     use super::*;
 
@@ -198,6 +222,7 @@ mod tests {
         scope: Scope,
         descendants: &'a [ProcessKey],
         ancestors: &'a [ProcessKey],
+        deadline: Duration,
     }
 
     fn ask(target: u32, scope: Scope) -> Ask<'static> {
@@ -206,6 +231,7 @@ mod tests {
             scope,
             descendants: &[],
             ancestors: &[],
+            deadline: DEADLINE,
         }
     }
 
@@ -214,7 +240,7 @@ mod tests {
             target: ask.target,
             judged: &EventId::External("judged".into()),
             scope: &ask.scope,
-            deadline: DEADLINE,
+            deadline: ask.deadline,
             known_descendants: ask.descendants,
             known_ancestors: ask.ancestors,
         };
@@ -394,6 +420,121 @@ mod tests {
         let kernel = Kernel::new(&[(60, 50, 1), (61, 60, 1)]);
         let report = run(&kernel, &ask(61, tree_of(60)), &NoExits);
         assert_eq!(told(&report), ["survived", "61 survived"]);
+    }
+
+    #[test]
+    fn the_proof_of_a_child_is_none_of_the_decided_process() {
+        struct OnlyChild<'a>(&'a Kernel);
+
+        impl ExitEvents for OnlyChild<'_> {
+            fn wait_exit(&self, process: ProcessKey, deadline: Instant) -> Option<ObservedExit> {
+                let exit = self.0.wait_exit(process, deadline);
+                exit.filter(|_| process == key(62))
+            }
+        }
+
+        let kernel = Kernel::new(&[(60, 50, 1), (61, 60, 1), (62, 61, 1)]);
+        let asked = Ask {
+            descendants: &[key(62)],
+            ..ask(61, tree_of(60))
+        };
+        let report = run(&kernel, &asked, &OnlyChild(&kernel));
+        assert_eq!(told(&report), ["survived", "61 survived", "62 killed"]);
+    }
+
+    #[test]
+    fn known_descendants_that_are_gone_are_not_reported() {
+        let kernel = Kernel::new(&[(60, 50, 1), (61, 60, 1), (62, 1, 1), (63, 1, 1)]);
+        kernel.edit(63, |process| process.zombie = true);
+        let gone = (1_000..66_000).map(key);
+        let descendants: Vec<_> = [key(63), key(62)].into_iter().chain(gone).collect();
+        let asked = Ask {
+            descendants: &descendants,
+            deadline: Duration::from_secs(60),
+            ..ask(61, tree_of(60))
+        };
+        let report = run(&kernel, &asked, &kernel);
+        assert_eq!(told(&report), ["killed", "61 killed", "62 killed"]);
+    }
+
+    #[test]
+    fn known_descendants_are_looked_at_only_until_the_deadline() {
+        let kernel = Kernel::new(&[(60, 50, 1), (61, 60, 1), (62, 1, 1)]);
+        let asked = Ask {
+            descendants: &[key(62)],
+            deadline: Duration::ZERO,
+            ..ask(61, tree_of(60))
+        };
+        let report = run(&kernel, &asked, &kernel);
+        assert_eq!(told(&report), ["survived", "61 killed"]);
+        assert_eq!(kernel.alive(), [1, 40, 50, 60, 62]);
+    }
+
+    #[test]
+    fn a_target_that_cannot_be_read_is_refused_and_not_called_gone() {
+        for (failure, reason) in [
+            (Failure::Unavailable, RefusedReason::Unsupported),
+            (Failure::NotPermitted, RefusedReason::NotPermitted),
+            // As hidepid=invisible shows it: there is a pidfd, but no directory.
+            (Failure::Gone, RefusedReason::NotPermitted),
+        ] {
+            let kernel = Kernel::new(&[(60, 50, 1), (61, 60, 1)]);
+            kernel.edit(61, |process| process.unreadable = Some(failure));
+            let report = run(&kernel, &ask(61, tree_of(60)), &kernel);
+            assert_eq!(report.outcome, ActionOutcome::Refused(reason));
+            assert_eq!(told(&report), ["refused", "61 refused"]);
+        }
+    }
+
+    #[test]
+    fn without_the_list_of_processes_nothing_is_called_killed_as_a_whole() {
+        for orphans in [&[][..], &[key(62)]] {
+            let kernel = Kernel::new(&[(60, 50, 1), (61, 60, 1), (62, 61, 1)]);
+            kernel.unlisted.store(true, Ordering::Relaxed);
+            let asked = Ask {
+                descendants: orphans,
+                ancestors: &[key(60)],
+                ..ask(61, tree_of(60))
+            };
+            let report = run(&kernel, &asked, &kernel);
+            assert_eq!(report.outcome, ActionOutcome::Survived);
+            assert_eq!(report.processes[0].outcome, ActionOutcome::Killed);
+            assert_eq!(kernel.alive().contains(&62), orphans.is_empty());
+            // The target is gone now; what it left behind cannot be told.
+            let report = run(&kernel, &asked, &kernel);
+            assert_eq!(told(&report), ["survived", "61 already_exited"]);
+        }
+    }
+
+    #[test]
+    fn a_child_that_cannot_be_read_keeps_the_whole_from_being_killed() {
+        let kernel = Kernel::new(&[(60, 50, 1), (61, 60, 1), (62, 61, 1)]);
+        kernel.edit(62, |process| {
+            process.unreadable = Some(Failure::Unavailable)
+        });
+        let report = run(&kernel, &ask(61, tree_of(60)), &kernel);
+        assert_eq!(told(&report), ["survived", "61 killed"]);
+
+        let kernel = Kernel::new(&[(61, 1, 5), (62, 61, 5)]);
+        kernel.edit(62, |process| {
+            process.cgroup_unreadable = Some(Failure::NotPermitted);
+        });
+        let report = run(&kernel, &ask(61, cgroups(&[5])), &kernel);
+        assert_eq!(told(&report), ["survived", "61 killed", "62 refused"]);
+    }
+
+    #[test]
+    fn nothing_is_touched_while_our_own_ancestors_cannot_be_told() {
+        let kernel = Kernel::new(&[(61, 1, 1)]);
+        kernel.edit(40, |process| {
+            process.unreadable = Some(Failure::Unavailable)
+        });
+        for target in [40, 61] {
+            let report = run(&kernel, &ask(target, cgroups(&[1])), &kernel);
+            let untold = ActionOutcome::Refused(RefusedReason::Unsupported);
+            assert_eq!(report.outcome, untold, "{target}");
+        }
+        assert!(kernel.signalled.lock().unwrap().is_empty());
     }
 
     #[test]

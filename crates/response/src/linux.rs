@@ -8,7 +8,7 @@
 
 use std::{
     fs::{self, File},
-    io::Read,
+    io::{self, Read},
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     time::Instant,
@@ -23,7 +23,7 @@ use rustix::{
 
 use crate::{
     ResponseError,
-    host::{Failure, Host, Signal, StartTicks, Status},
+    host::{Failure, Host, Listing, Signal, StartTicks, Status},
 };
 
 /// `PF_KTHREAD` of the kernel's `include/linux/sched.h`.
@@ -98,28 +98,49 @@ impl Host for Linux {
         pidfd_open(pid, PidfdFlags::empty()).map_err(failure)
     }
 
-    fn status(&self, tgid: Tgid) -> Option<Status> {
-        let text = read(&PathBuf::from(format!("/proc/{tgid}/stat"))).ok()?;
-        parse_stat(&text).filter(|status| status.tgid == tgid)
+    fn status(&self, tgid: Tgid) -> Result<Status, Failure> {
+        let text = read_bounded(Path::new(&format!("/proc/{tgid}/stat"))).map_err(unread)?;
+        parse_stat(&text)
+            .filter(|status| status.tgid == tgid)
+            .ok_or(Failure::Unavailable)
     }
 
-    fn processes(&self) -> Vec<Status> {
+    fn processes(&self) -> Listing {
         let Ok(entries) = fs::read_dir("/proc") else {
-            return Vec::new();
+            return Listing::default();
         };
-        entries
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .filter_map(|tgid| self.status(Tgid(tgid)))
-            .collect()
+        let mut listing = Listing {
+            processes: Vec::new(),
+            complete: true,
+        };
+        for entry in entries {
+            let Ok(entry) = entry else {
+                listing.complete = false;
+                continue;
+            };
+            let name = entry.file_name();
+            let Some(tgid) = name.to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            match self.status(Tgid(tgid)) {
+                Ok(status) => listing.processes.push(status),
+                Err(Failure::Gone) => {}
+                Err(Failure::NotPermitted | Failure::Unavailable) => listing.complete = false,
+            }
+        }
+        listing
     }
 
-    fn cgroup(&self, tgid: Tgid) -> Option<CgroupId> {
-        let mount = self.cgroup2.as_ref()?;
-        let text = read(&PathBuf::from(format!("/proc/{tgid}/cgroup"))).ok()?;
-        let directory = cgroup_directory(mount, std::str::from_utf8(&text).ok()?)?;
-        fs::metadata(directory)
-            .ok()
-            .map(|metadata| CgroupId(metadata.ino()))
+    fn cgroup(&self, tgid: Tgid) -> Result<Option<CgroupId>, Failure> {
+        let Some(mount) = &self.cgroup2 else {
+            return Ok(None);
+        };
+        let text = read_bounded(Path::new(&format!("/proc/{tgid}/cgroup"))).map_err(unread)?;
+        let Some(directory) = cgroup_directory(mount, &String::from_utf8_lossy(&text)) else {
+            return Ok(None);
+        };
+        let metadata = fs::metadata(directory).map_err(unread)?;
+        Ok(Some(CgroupId(metadata.ino())))
     }
 
     fn signal(&self, handle: &OwnedFd, signal: Signal) -> Result<(), Failure> {
@@ -150,23 +171,34 @@ impl Host for Linux {
 
 fn failure(errno: Errno) -> Failure {
     match errno {
-        Errno::SRCH => Failure::Gone,
+        // ENOENT also if the number is now that of a thread of another process.
+        Errno::SRCH | Errno::NOENT => Failure::Gone,
         Errno::PERM | Errno::ACCESS => Failure::NotPermitted,
         _ => Failure::Unavailable,
     }
 }
 
+/// A file of a process says that the process is gone by ENOENT when it is opened
+/// and by ESRCH when it is read; anything else says nothing about the process.
+fn unread(error: io::Error) -> Failure {
+    match Errno::from_io_error(&error) {
+        Some(errno) => failure(errno),
+        None => Failure::Unavailable,
+    }
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, ResponseError> {
-    let unreadable = |source| ResponseError::Unreadable {
+    read_bounded(path).map_err(|source| ResponseError::Unreadable {
         path: path.to_owned(),
         source,
-    };
+    })
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)
-        .map_err(unreadable)?
+    File::open(path)?
         .take(MAX_PROC_FILE_BYTES)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -269,9 +301,28 @@ mod tests {
         assert_eq!(linux.own_tgid(), Tgid(std::process::id()));
         let own = linux.status(linux.own_tgid()).unwrap();
         assert!(!own.kernel_thread);
-        assert!(linux.processes().contains(&own));
+        let listing = linux.processes();
+        assert!(listing.complete && listing.processes.contains(&own));
         assert!(linux.clock_ticks_per_second() >= 1);
         assert!(running_boot().is_ok());
+    }
+
+    #[test]
+    fn only_enoent_and_esrch_say_that_a_process_is_gone() {
+        for (errno, expected) in [
+            (Errno::NOENT, Failure::Gone),
+            (Errno::SRCH, Failure::Gone),
+            (Errno::ACCESS, Failure::NotPermitted),
+            (Errno::PERM, Failure::NotPermitted),
+            (Errno::MFILE, Failure::Unavailable),
+            (Errno::NFILE, Failure::Unavailable),
+            (Errno::NOMEM, Failure::Unavailable),
+            (Errno::IO, Failure::Unavailable),
+        ] {
+            assert_eq!(unread(errno.into()), expected, "{errno}");
+        }
+        let nobody = Linux::new().unwrap().status(Tgid(u32::MAX));
+        assert_eq!(nobody, Err(Failure::Gone));
     }
 
     #[test]

@@ -1,4 +1,8 @@
-//! Which processes may be touched: identity, protection and scope.
+//! Which processes may be touched: identity, protection and scope. What cannot be
+//! told is an error, never a no: a process that `/proc` does not let us read is
+//! neither gone nor harmless.
+
+use std::time::Instant;
 
 use inwarden_types::{BootTime, ProcessKey, RefusedReason, Scope, Tgid};
 
@@ -7,15 +11,6 @@ use crate::host::{Failure, Host, StartTicks, Status};
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// Deeper than any tree of processes; ends the walk should `/proc` show a loop.
 const MAX_DEPTH: usize = 4_096;
-
-/// Why a process was not opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NotOpened {
-    Gone,
-    NotPermitted,
-    /// Try again later.
-    Unavailable,
-}
 
 fn nanos_per_tick(host: &impl Host) -> u64 {
     NANOS_PER_SECOND / host.clock_ticks_per_second().max(1)
@@ -41,86 +36,131 @@ pub(crate) fn open<H: Host>(
     host: &H,
     tgid: Tgid,
     start: StartTicks,
-) -> Result<(H::Handle, Status), NotOpened> {
-    let handle = host.open(tgid).map_err(|failure| match failure {
-        Failure::Gone => NotOpened::Gone,
-        Failure::NotPermitted => NotOpened::NotPermitted,
-        Failure::Unavailable => NotOpened::Unavailable,
-    })?;
+) -> Result<(H::Handle, Status), Failure> {
+    let handle = host.open(tgid)?;
     match host.status(tgid) {
-        Some(status) if status.start == start => Ok((handle, status)),
-        _ => Err(NotOpened::Gone),
+        Ok(status) if status.start == start => Ok((handle, status)),
+        Ok(_) => Err(Failure::Gone),
+        // `hidepid=invisible` hides processes of others as if they were gone.
+        Err(Failure::Gone) if !host.ended(&handle, Instant::now()) => Err(Failure::NotPermitted),
+        Err(failure) => Err(failure),
     }
 }
 
 /// Whether a process must never be touched: process 1, kernel threads, and
 /// ourselves with our ancestors.
-pub(crate) fn is_protected(host: &impl Host, status: &Status) -> bool {
-    status.tgid.0 <= 1
-        || status.kernel_thread
-        || status.tgid == host.own_tgid()
-        || ancestors(host, host.own_tgid()).any(|ancestor| ancestor.tgid == status.tgid)
+///
+/// # Errors
+/// If an ancestor of ours cannot be read.
+pub(crate) fn is_protected(host: &impl Host, status: &Status) -> Result<bool, Failure> {
+    let own = host.own_tgid();
+    if status.tgid.0 <= 1 || status.kernel_thread || status.tgid == own {
+        return Ok(true);
+    }
+    has_ancestor(host, own, |ancestor| ancestor.tgid == status.tgid)
 }
 
-/// The living ancestors of a process as `/proc` shows them, nearest first.
-fn ancestors(host: &impl Host, tgid: Tgid) -> impl Iterator<Item = Status> {
-    let mut next = host.status(tgid).map(|status| status.parent);
-    std::iter::from_fn(move || {
-        let status = host.status(next.filter(|parent| parent.0 != 0)?)?;
-        next = Some(status.parent);
-        Some(status)
-    })
-    .take(MAX_DEPTH)
+/// Whether one of the living ancestors of a process, as `/proc` shows them, is wanted.
+fn has_ancestor(
+    host: &impl Host,
+    tgid: Tgid,
+    is_wanted: impl Fn(&Status) -> bool,
+) -> Result<bool, Failure> {
+    let mut next = tgid;
+    for depth in 0..=MAX_DEPTH {
+        let status = match host.status(next) {
+            Ok(status) => status,
+            Err(Failure::Gone) => return Ok(false),
+            Err(failure) => return Err(failure),
+        };
+        if depth > 0 && is_wanted(&status) {
+            return Ok(true);
+        }
+        if status.parent.0 == 0 {
+            return Ok(false);
+        }
+        next = status.parent;
+    }
+    Ok(false)
 }
 
 /// Whether the decided process lies in `scope`. `status` is `None` when it is
 /// gone; then a tree is judged by what was known, and a cgroup not at all: its
 /// descendants are looked at one by one.
+///
+/// # Errors
+/// If `/proc` would tell, but cannot be read.
 pub(crate) fn target_in_scope(
     host: &impl Host,
     scope: &Scope,
     target: ProcessKey,
     status: Option<&Status>,
     known_ancestors: &[ProcessKey],
-) -> bool {
-    match scope {
-        Scope::AlertOnly => false,
-        Scope::Cgroups(_) => status.is_none_or(|status| in_cgroups(host, scope, status.tgid)),
-        Scope::ProcessTree { root, include_root } => {
-            if target == *root {
-                return *include_root;
-            }
-            let root_ticks = ticks(host, root.start);
-            known_ancestors.contains(root)
-                || status.is_some_and(|status| {
-                    ancestors(host, status.tgid)
-                        .any(|ancestor| ancestor.tgid == root.tgid && ancestor.start == root_ticks)
-                })
+) -> Result<bool, Failure> {
+    match (scope, status) {
+        (Scope::AlertOnly, _) => Ok(false),
+        (Scope::Cgroups(_), None) => Ok(true),
+        (Scope::Cgroups(_), Some(status)) => in_cgroups(host, scope, status.tgid),
+        (Scope::ProcessTree { root, include_root }, _) if target == *root => Ok(*include_root),
+        (Scope::ProcessTree { root, .. }, _) if known_ancestors.contains(root) => Ok(true),
+        (Scope::ProcessTree { .. }, None) => Ok(false),
+        (Scope::ProcessTree { root, .. }, Some(status)) => {
+            let start = ticks(host, root.start);
+            has_ancestor(host, status.tgid, |ancestor| {
+                ancestor.tgid == root.tgid && ancestor.start == start
+            })
         }
     }
 }
 
 /// Whether a descendant of a target in scope is in scope too.
-pub(crate) fn descendant_in_scope(host: &impl Host, scope: &Scope, tgid: Tgid) -> bool {
+///
+/// # Errors
+/// As [`in_cgroups`].
+pub(crate) fn descendant_in_scope(
+    host: &impl Host,
+    scope: &Scope,
+    tgid: Tgid,
+) -> Result<bool, Failure> {
     match scope {
-        Scope::AlertOnly => false,
+        Scope::AlertOnly => Ok(false),
         Scope::Cgroups(_) => in_cgroups(host, scope, tgid),
         // The tree of a target inside the tree is inside the tree.
-        Scope::ProcessTree { .. } => true,
+        Scope::ProcessTree { .. } => Ok(true),
     }
 }
 
-pub(crate) fn in_cgroups(host: &impl Host, scope: &Scope, tgid: Tgid) -> bool {
-    match scope {
-        Scope::Cgroups(ids) => host.cgroup(tgid).is_some_and(|id| ids.contains(&id)),
-        Scope::AlertOnly | Scope::ProcessTree { .. } => false,
+/// # Errors
+/// If the process may live, but its cgroup cannot be read.
+pub(crate) fn in_cgroups(host: &impl Host, scope: &Scope, tgid: Tgid) -> Result<bool, Failure> {
+    let Scope::Cgroups(ids) = scope else {
+        return Ok(false);
+    };
+    match host.cgroup(tgid) {
+        Ok(id) => Ok(id.is_some_and(|id| ids.contains(&id))),
+        Err(Failure::Gone) => Ok(false),
+        Err(failure) => Err(failure),
     }
 }
 
 /// Why a process that was found may not be touched.
-pub(crate) fn refusal(host: &impl Host, status: &Status, in_scope: bool) -> Option<RefusedReason> {
-    if is_protected(host, status) {
-        return Some(RefusedReason::Protected);
+pub(crate) fn refusal(
+    host: &impl Host,
+    status: &Status,
+    in_scope: Result<bool, Failure>,
+) -> Option<RefusedReason> {
+    match (is_protected(host, status), in_scope) {
+        (Ok(true), _) => Some(RefusedReason::Protected),
+        (Err(failure), _) | (Ok(false), Err(failure)) => Some(untold(failure)),
+        (Ok(false), Ok(false)) => Some(RefusedReason::OutsideScope),
+        (Ok(false), Ok(true)) => None,
     }
-    (!in_scope).then_some(RefusedReason::OutsideScope)
+}
+
+/// The reason for not touching what may live and cannot be looked at.
+pub(crate) fn untold(failure: Failure) -> RefusedReason {
+    match failure {
+        Failure::NotPermitted => RefusedReason::NotPermitted,
+        Failure::Gone | Failure::Unavailable => RefusedReason::Unsupported,
+    }
 }

@@ -32,7 +32,8 @@ pub trait ExitEvents: Send + Sync {
     ///
     /// Without it, a descendant that the caller did not name in
     /// [`KillRequest::known_descendants`] is reported as `survived` for want of
-    /// proof, though the action as a whole can still be `killed`.
+    /// proof, though the action as a whole can still be `killed`, by the proof of
+    /// the target.
     fn wait_exit_started_in(
         &self,
         tgid: Tgid,
@@ -102,11 +103,18 @@ impl Responder {
     /// proof. Never fails: how it ended is in the report, the decided process
     /// first, then the others in the order they were found.
     ///
-    /// The whole is `killed` when every process that was signalled has ended and
-    /// at least one has an exit event with signal 9; `already_exited` when there
-    /// was nothing left to kill; `refused` when the target was not touched;
-    /// `survived` otherwise. A descendant outside the scope is reported as
-    /// refused and does not change the outcome of the whole.
+    /// The whole is `killed` when every process that was signalled has ended, and
+    /// the target has an exit event with signal 9, or, if it ended by itself, one
+    /// of its descendants; `already_exited` when there was nothing left to kill;
+    /// `refused` when the target was not touched; `survived` otherwise, also when
+    /// descendants may have been missed because `/proc` could not be read or the
+    /// deadline passed. A descendant outside the scope is reported as refused and
+    /// does not change the outcome of the whole. Known descendants that are gone
+    /// are not reported.
+    ///
+    /// A process counts as gone only if the kernel says so (`ENOENT`, `ESRCH`).
+    /// One that cannot be looked at is refused: `not_permitted` where `/proc` is
+    /// closed to us (`hidepid`), `unsupported` where, say, descriptors are short.
     ///
     /// Costs two readings of `/proc` at least, about 15 µs a process each.
     #[must_use]

@@ -9,7 +9,7 @@ use inwarden_types::{ProcessKey, RefusedReason, Scope, Tgid};
 
 use crate::{
     host::{Failure, Host, Signal, StartTicks, Status},
-    reach::{self, NotOpened, descendant_in_scope, refusal},
+    reach::{self, descendant_in_scope, refusal, untold},
 };
 
 /// How far one process got.
@@ -36,6 +36,15 @@ pub(crate) struct Member<H> {
     handle: Option<H>,
 }
 
+/// What a search for descendants gave.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Search {
+    /// Whether some were found that are to be killed.
+    pub(crate) grown: bool,
+    /// Whether none can have been missed for want of reading it.
+    pub(crate) complete: bool,
+}
+
 /// Continues what is stopped but was not killed when it is dropped.
 pub(crate) struct Tree<'a, H: Host> {
     host: &'a H,
@@ -58,45 +67,61 @@ impl<'a, H: Host> Tree<'a, H> {
         &self.members
     }
 
-    /// Adds a process that the caller named; `in_scope` is asked if it runs.
-    pub(crate) fn add_named(
+    /// Adds the decided process, even if it is gone; `in_scope` is asked if it runs.
+    pub(crate) fn add_target(
         &mut self,
         key: ProcessKey,
-        in_scope: impl FnOnce(&Status) -> bool,
+        in_scope: impl FnOnce(&Status) -> Result<bool, Failure>,
     ) -> State {
         let start = reach::ticks(self.host, key.start);
-        let (state, handle) = match reach::open(self.host, key.tgid, start) {
-            Ok((handle, _)) if self.host.ended(&handle, Instant::now()) => (State::Gone, None),
-            Ok((handle, status)) => match refusal(self.host, &status, in_scope(&status)) {
-                Some(reason) => (State::Refused(reason), None),
-                None => (State::Open, Some(handle)),
-            },
-            Err(NotOpened::Gone) => (State::Gone, None),
-            Err(NotOpened::NotPermitted) => (State::Refused(RefusedReason::NotPermitted), None),
-            Err(NotOpened::Unavailable) => (State::Refused(RefusedReason::Unsupported), None),
-        };
+        let (state, handle) = self.look_at(key.tgid, start, in_scope);
         self.push(key.tgid, start, Some(key), state, handle);
         state
     }
 
     /// Adds a descendant that the caller knows, as one that was found, but with its
-    /// exact key.
+    /// exact key. One that is gone is left out: the caller can know thousands.
     pub(crate) fn add_descendant(&mut self, key: ProcessKey) {
-        let identity = (key.tgid, reach::ticks(self.host, key.start));
-        if self.known.contains(&identity) {
+        let start = reach::ticks(self.host, key.start);
+        if self.known.contains(&(key.tgid, start)) {
             return;
         }
         let (host, scope) = (self.host, self.scope);
-        self.add_named(key, |status| descendant_in_scope(host, scope, status.tgid));
+        let in_scope = |status: &Status| descendant_in_scope(host, scope, status.tgid);
+        let (state, handle) = self.look_at(key.tgid, start, in_scope);
+        if state != State::Gone {
+            self.push(key.tgid, start, Some(key), state, handle);
+        }
     }
 
-    /// Adds the descendants that `/proc` shows and that are not known yet; true if
-    /// some of them are to be killed. Descendants out of reach are followed, but not touched.
-    pub(crate) fn discover(&mut self) -> bool {
-        let processes = self.host.processes();
+    fn look_at(
+        &self,
+        tgid: Tgid,
+        start: StartTicks,
+        in_scope: impl FnOnce(&Status) -> Result<bool, Failure>,
+    ) -> (State, Option<H::Handle>) {
+        match reach::open(self.host, tgid, start) {
+            Ok((handle, _)) if self.host.ended(&handle, Instant::now()) => (State::Gone, None),
+            Ok((handle, status)) => match refusal(self.host, &status, in_scope(&status)) {
+                Some(reason) => (State::Refused(reason), None),
+                None => (State::Open, Some(handle)),
+            },
+            Err(Failure::Gone) => (State::Gone, None),
+            Err(failure) => (State::Refused(untold(failure)), None),
+        }
+    }
+
+    /// Adds the descendants that `/proc` shows and that are not known yet.
+    /// Descendants out of reach are followed, but not touched.
+    pub(crate) fn discover(&mut self) -> Search {
+        let listing = self.host.processes();
+        let mut search = Search {
+            grown: false,
+            complete: listing.complete,
+        };
         let mut children: HashMap<Tgid, Vec<(Tgid, StartTicks)>> = HashMap::new();
         let mut queue = VecDeque::new();
-        for process in &processes {
+        for process in &listing.processes {
             let identity = (process.tgid, process.start);
             children.entry(process.parent).or_default().push(identity);
             // A member that died and whose TGID now belongs to a stranger is not here.
@@ -105,19 +130,18 @@ impl<'a, H: Host> Tree<'a, H> {
             }
         }
         let mut seen = HashSet::new();
-        let mut grown = false;
         while let Some(parent) = queue.pop_front() {
             if !seen.insert(parent) {
                 continue;
             }
             for &(tgid, start) in children.get(&parent.0).into_iter().flatten() {
                 if !self.known.contains(&(tgid, start)) {
-                    grown |= self.add_found(tgid, start);
+                    self.add_found(tgid, start, &mut search);
                 }
                 queue.push_back((tgid, start));
             }
         }
-        grown
+        search
     }
 
     /// What is protected is no way to descendants: the children of process 1, or
@@ -129,21 +153,17 @@ impl<'a, H: Host> Tree<'a, H> {
         })
     }
 
-    fn add_found(&mut self, tgid: Tgid, start: StartTicks) -> bool {
-        let (state, handle) = match reach::open(self.host, tgid, start) {
-            Ok((handle, status)) => {
-                let in_scope = descendant_in_scope(self.host, self.scope, tgid);
-                match refusal(self.host, &status, in_scope) {
-                    Some(reason) => (State::Refused(reason), None),
-                    None if self.host.ended(&handle, Instant::now()) => return false,
-                    None => (State::Open, Some(handle)),
-                }
+    fn add_found(&mut self, tgid: Tgid, start: StartTicks, search: &mut Search) {
+        let (host, scope) = (self.host, self.scope);
+        match self.look_at(tgid, start, |_| descendant_in_scope(host, scope, tgid)) {
+            (State::Gone, _) => {}
+            // The next search tries again.
+            (State::Refused(RefusedReason::Unsupported), _) => search.complete = false,
+            (state, handle) => {
+                self.push(tgid, start, None, state, handle);
+                search.grown |= state == State::Open;
             }
-            Err(NotOpened::Gone | NotOpened::Unavailable) => return false,
-            Err(NotOpened::NotPermitted) => (State::Refused(RefusedReason::NotPermitted), None),
-        };
-        self.push(tgid, start, None, state, handle);
-        state == State::Open
+        }
     }
 
     fn push(

@@ -8,7 +8,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, File},
     io::{BufRead, BufReader},
     ops::Range,
     os::unix::fs::MetadataExt,
@@ -26,7 +26,10 @@ use inwarden_types::{
 };
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid},
+    process::{
+        Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, kill_process,
+        pidfd_open, setrlimit, waitid,
+    },
 };
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -268,6 +271,69 @@ fn a_zombie_and_a_reaped_child_have_already_exited() {
     child.wait().unwrap();
     let report = kill(process, &our_tree(), &[], &reaper);
     assert_eq!(report.outcome, ActionOutcome::AlreadyExited, "{report:?}");
+}
+
+/// Uses up this process's descriptors but for `free`, until dropped.
+fn leave_descriptors(free: usize) -> Vec<File> {
+    let limit = Rlimit {
+        current: Some(256),
+        maximum: getrlimit(Resource::Nofile).maximum,
+    };
+    setrlimit(Resource::Nofile, limit).unwrap();
+    let mut taken: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+    taken.truncate(taken.len() - free);
+    taken
+}
+
+/// Does nothing when run as a test of its own.
+#[test]
+fn helper() {
+    let Ok(free) = std::env::var("INWARDEN_HELPER") else {
+        return;
+    };
+    let reaper = Reaper::new();
+    let (shell, children) = shell("sleep 300 & echo $!; wait", 1);
+    let (target, scope) = (key(shell), our_tree());
+    reaper.watch(target);
+    let taken = leave_descriptors(free.parse().unwrap());
+    let report = kill(target, &scope, &[], &reaper);
+    drop(taken);
+    match free.as_str() {
+        // The pidfd takes it, and nothing is left to read the start with.
+        "1" => {
+            let unsupported = ActionOutcome::Refused(RefusedReason::Unsupported);
+            assert_eq!(report.outcome, unsupported, "{report:?}");
+            assert!(runs(shell));
+        }
+        // One beside the pidfd lists the processes, and none of them can be read.
+        _ => {
+            assert_eq!(report.outcome, ActionOutcome::Survived, "{report:?}");
+            assert_eq!(report.processes[0].outcome, ActionOutcome::Killed);
+            assert!(runs(children[0]));
+        }
+    }
+    for tgid in [children[0], shell] {
+        let pid = Pid::from_raw(i32::try_from(tgid).unwrap()).unwrap();
+        // The shell may be gone.
+        kill_process(pid, Signal::KILL).ok();
+    }
+}
+
+#[test]
+fn without_descriptors_nothing_is_called_gone_or_killed() {
+    for free in ["1", "2"] {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "helper", "--nocapture", "--test-threads=1"])
+            .env("INWARDEN_HELPER", free)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && text.contains("1 passed"),
+            "{free}: {output:?}"
+        );
+    }
 }
 
 #[test]
