@@ -5,7 +5,9 @@
 //! variant of its own, chosen at run time by [`Variant::detect`]; all variants
 //! give bitwise the same numbers as the scalar one, whatever the number of rows
 //! in a call, because the integer sums are exact and every output adds its
-//! groups in the same order.
+//! groups in the same order. This holds for finite inputs and outputs: where a
+//! number is not finite, each variant gives one that is not either, but the sign
+//! and the payload of a NaN may differ.
 //!
 //! What is not here: model names, files, and threads. The caller splits the
 //! work by panels and runs them where it likes.

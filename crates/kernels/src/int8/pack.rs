@@ -114,6 +114,11 @@ impl Int8Matrix {
             n_groups,
         };
         run(self.variant, &panel, out);
+        // A row that is not finite has made NaN of the padding.
+        let n_columns = self.columns(panel_idx).len();
+        for out in out.chunks_exact_mut(PANEL_WIDTH) {
+            out[n_columns..].fill(0.0);
+        }
     }
 
     fn n_groups(&self) -> usize {

@@ -142,3 +142,21 @@ fn zeros_stay_zero_and_numbers_that_are_not_finite_show() {
         assert!(y.iter().all(|y| !y.is_finite()), "{y:?}");
     }
 }
+
+#[test]
+fn padding_outputs_are_zero_whatever_the_numbers() {
+    let (n_in, n_out) = (GROUP + 2, 3);
+    for variant in Variant::available() {
+        let matrix = Int8Matrix::from_f32(&vec![0.5; n_in * n_out], n_in, variant);
+        for value in [0.25, f32::NAN, f32::INFINITY] {
+            let rows = Int8Rows::from_f32(&vec![value; n_in * 2], n_in);
+            let mut out = vec![1.0; 2 * PANEL_WIDTH];
+            matrix.product(0, &rows, &mut out);
+            for out in out.chunks_exact(PANEL_WIDTH) {
+                let (outputs, padding) = out.split_at(n_out);
+                assert!(outputs.iter().all(|y| y.is_finite() == value.is_finite()));
+                assert_eq!(padding, [0.0; PANEL_WIDTH - 3], "{}", variant.name());
+            }
+        }
+    }
+}
