@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// Why a line or a recording was not understood.
+/// Why a line or a recording was not understood, or is not written.
 ///
 /// Offsets count bytes from the start of the line. Messages never contain
 /// values of the event.

@@ -5,7 +5,7 @@ use std::io::{BufRead, Write};
 use inwarden_types::{BootId, Event};
 
 use crate::FeedError;
-use crate::decode::{MAX_DEPTH, check_schema, checked_text};
+use crate::decode::{MAX_DEPTH, check_schema, checked_text, decode_event};
 use crate::encode::encode_event;
 use crate::json::{Cursor, push_string};
 use crate::lines::{EventReader, Lines};
@@ -120,19 +120,28 @@ impl<W: Write> RecordingWriter<W> {
     ///
     /// # Errors
     /// [`FeedError::Io`]; a part of the line may have been written.
+    /// [`FeedError::LineTooLong`]; nothing was written.
     pub fn new(output: W, header: &RecordingHeader) -> Result<Self, FeedError> {
+        let line = encode_header(header);
+        decode_header(line.as_bytes())?;
         let mut writer = Self { output };
-        writer.write_line(encode_header(header))?;
+        writer.write_line(line)?;
         Ok(writer)
     }
 
-    /// Writes one event and flushes it. An event that does not keep the caps of
-    /// [`decode_event`](crate::decode_event) is written, but not readable.
+    /// Writes one event and flushes it.
     ///
     /// # Errors
     /// [`FeedError::Io`]; a part of the line may have been written.
+    ///
+    /// Any other error is about this event alone, and nothing was written: the
+    /// event does not keep the caps of [`decode_event`], and its line would be
+    /// refused with this error, whose offsets count from the start of that line.
+    /// The next event can be written.
     pub fn write(&mut self, event: &Event) -> Result<(), FeedError> {
-        self.write_line(encode_event(event))
+        let line = encode_event(event);
+        decode_event(line.as_bytes())?;
+        self.write_line(line)
     }
 
     /// Hands the output back.

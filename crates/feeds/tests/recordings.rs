@@ -3,7 +3,8 @@
 use std::io::{self, BufReader, Read, Write};
 
 use inwarden_feeds::{
-    EventReader, FeedError, RecordingHeader, RecordingReader, RecordingWriter, encode_event,
+    EventReader, FeedError, MAX_ANCESTORS, MAX_ARGS, MAX_ID_BYTES, MAX_LINE_BYTES, RecordingHeader,
+    RecordingReader, RecordingWriter, encode_event,
 };
 use inwarden_types::{Event, EventData, EventId, EventKind, ExitStatus, Losses};
 
@@ -245,4 +246,65 @@ fn each_event_is_flushed_and_a_full_disk_is_an_error() {
     let error = writer.write(&event).unwrap_err();
     assert!(matches!(error, FeedError::Io(_)), "{error:?}");
     assert_eq!(writer.into_inner().flushes, 2);
+}
+
+#[test]
+fn an_event_that_could_not_be_read_back_is_refused_and_not_written() {
+    let good = read(GOLDEN.as_bytes()).remove(1).unwrap();
+    let changed = |change: &dyn Fn(&mut Event)| {
+        let mut event = good.clone();
+        change(&mut event);
+        event
+    };
+    let mut writer = RecordingWriter::new(Vec::new(), &RecordingHeader::default()).unwrap();
+    let mut refused = |event: &Event| writer.write(event).expect_err("over a cap");
+
+    let args = vec![String::new(); MAX_ARGS + 1];
+    let error = refused(&changed(&|event| {
+        event.process.image.argv.args = args.clone()
+    }));
+    assert!(matches!(error, FeedError::TooMany { field: "argv", .. }));
+    let error = refused(&changed(&|event| {
+        event.ancestors[1].image.argv.args = args.clone()
+    }));
+    assert!(matches!(error, FeedError::TooMany { field: "argv", .. }));
+    let error = refused(&changed(&|event| {
+        event.ancestors = vec![event.ancestors[0].clone(); MAX_ANCESTORS + 1];
+    }));
+    assert!(matches!(
+        error,
+        FeedError::TooMany {
+            field: "ancestors",
+            ..
+        }
+    ));
+    let error = refused(&changed(&|event| {
+        event.id = EventId::External("x".repeat(MAX_ID_BYTES + 1));
+    }));
+    assert!(matches!(error, FeedError::TooLong { field: "id", .. }));
+    let error = refused(&changed(&|event| {
+        event.process.image.cwd = "x".repeat(MAX_LINE_BYTES)
+    }));
+    assert!(matches!(error, FeedError::LineTooLong { .. }));
+
+    let full = changed(&|event| event.process.image.argv.args = args[1..].to_vec());
+    writer.write(&full).unwrap();
+    writer.write(&good).unwrap();
+    let events: Vec<Event> = read(&writer.into_inner())
+        .into_iter()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    assert_eq!(events, [full, good]);
+}
+
+#[test]
+fn a_header_that_could_not_be_read_back_is_refused() {
+    let header = RecordingHeader {
+        note: Some("x".repeat(MAX_LINE_BYTES)),
+        ..RecordingHeader::default()
+    };
+    let mut output = Vec::new();
+    let error = RecordingWriter::new(&mut output, &header).expect_err("over the cap");
+    assert!(matches!(error, FeedError::LineTooLong { .. }));
+    assert!(output.is_empty());
 }
