@@ -84,6 +84,13 @@ pub enum InferenceError {
         corruption: Corruption,
     },
 
+    /// The weights gave numbers that are infinite or no numbers: they are damaged.
+    #[error("the model computed {what} that are not finite: its weights are damaged")]
+    NotFinite {
+        /// What was computed.
+        what: &'static str,
+    },
+
     // A bug of ours.
     /// An operation of the tensor library failed; please report it.
     #[error("tensor operation failed, please report: {0}")]

@@ -1,5 +1,7 @@
 //! Activations: a row-major f32 matrix on the CPU.
 
+use crate::error::InferenceError;
+
 /// `(n_rows, width)`, f32, CPU, row-major without gaps.
 #[derive(Clone, Debug)]
 pub(crate) struct Rows {
@@ -45,6 +47,15 @@ impl Rows {
 
     pub(crate) fn into_values(self) -> Vec<f32> {
         self.values
+    }
+
+    /// An error unless every number is finite; `what` names them.
+    pub(crate) fn finite(self, what: &'static str) -> Result<Self, InferenceError> {
+        if self.values.iter().all(|value| value.is_finite()) {
+            Ok(self)
+        } else {
+            Err(InferenceError::NotFinite { what })
+        }
     }
 
     /// The rows with these indices, in this order.

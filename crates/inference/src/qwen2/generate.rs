@@ -47,7 +47,8 @@ impl Qwen2 {
     /// [`InferenceError::ContextOverflow`] if prefix, tokens and
     /// `max_new_tokens` do not fit together, [`InferenceError::Empty`] without
     /// tokens, [`InferenceError::InvalidOption`],
-    /// [`InferenceError::UnknownToken`], [`InferenceError::ForeignPrefix`].
+    /// [`InferenceError::UnknownToken`], [`InferenceError::ForeignPrefix`],
+    /// [`InferenceError::NotFinite`].
     pub fn generate(
         &self,
         prefix: Option<&Prefix>,

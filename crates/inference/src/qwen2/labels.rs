@@ -30,7 +30,8 @@ impl Qwen2 {
     /// # Errors
     /// [`InferenceError::Empty`] without a suffix, a label or a label's tokens,
     /// [`InferenceError::ContextOverflow`], [`InferenceError::UnknownToken`],
-    /// [`InferenceError::ForeignPrefix`]. `prefix` never changes.
+    /// [`InferenceError::ForeignPrefix`], [`InferenceError::NotFinite`].
+    /// `prefix` never changes.
     pub fn score_labels(
         &self,
         prefix: &Prefix,
@@ -66,7 +67,9 @@ impl Qwen2 {
                     row = tree.find(row, token).unwrap_or(row);
                     step
                 });
-                steps.sum::<f64>().min(0.0)
+                // A sum of rounded numbers may pass 0; unlike `min`, `clamp`
+                // does not make a number of NaN.
+                steps.sum::<f64>().clamp(f64::NEG_INFINITY, 0.0)
             })
             .collect();
         let inside: f64 = disjoint(labels)

@@ -50,8 +50,9 @@ pub struct Qwen2 {
 impl Qwen2 {
     /// Loads a GGUF model; the parts of a split one in their order.
     ///
-    /// The files are mapped only while this runs. They must not be written to
-    /// meanwhile.
+    /// The files are mapped only while this runs. The caller makes sure that
+    /// nobody truncates or writes to them meanwhile: a file that shrinks then
+    /// ends the process (`SIGBUS`).
     ///
     /// # Errors
     /// [`InferenceError::Io`], [`InferenceError::Corrupt`] for a file that is
@@ -122,7 +123,7 @@ impl Qwen2 {
     /// # Errors
     /// [`InferenceError::Empty`] without tokens,
     /// [`InferenceError::ContextOverflow`], [`InferenceError::UnknownToken`],
-    /// [`InferenceError::ForeignPrefix`].
+    /// [`InferenceError::ForeignPrefix`], [`InferenceError::NotFinite`].
     pub fn logits(
         &self,
         prefix: Option<&Prefix>,
@@ -186,15 +187,19 @@ impl Qwen2 {
         }
     }
 
-    /// Runs one pass on the worker threads; see [`forward::run`].
+    /// Runs one pass on the worker threads; see [`forward::run`]. What it
+    /// returns is finite.
     fn run(&self, cache: &mut Cache, pass: &Pass) -> Result<Rows, InferenceError> {
+        // Checked before the head too: its packed form takes NaN for a number.
         self.workers
-            .install(|| forward::run(&self.config, &self.layers, cache, pass))
+            .install(|| forward::run(&self.config, &self.layers, cache, pass))?
+            .finite("hidden states")
     }
 
-    /// Logits of normalised hidden states: `(n_rows, vocab_size)`.
+    /// Logits of normalised hidden states: `(n_rows, vocab_size)`, all finite.
     fn head(&self, hidden: &Rows) -> Result<Rows, InferenceError> {
-        self.workers.install(|| self.layers.head.forward(hidden))
+        let logits = self.workers.install(|| self.layers.head.forward(hidden))?;
+        logits.finite("logits")
     }
 }
 
