@@ -7,7 +7,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
-use tokenizers::{Tokenizer, TruncationParams};
+use tokenizers::{PostProcessor, Tokenizer, TruncationParams};
 
 use crate::{
     error::{Corruption, Fault, InferenceError},
@@ -75,6 +75,10 @@ struct Norm {
 impl Embedder {
     /// Loads `model.safetensors`, `tokenizer.json` and `config.json` from `dir`.
     ///
+    /// The weights are mapped only while this runs. The caller makes sure that
+    /// nobody truncates or writes to them meanwhile: a file that shrinks then
+    /// ends the process (`SIGBUS`).
+    ///
     /// # Errors
     /// [`InferenceError::Io`], [`InferenceError::Corrupt`].
     pub fn load(dir: &Path) -> Result<Self, InferenceError> {
@@ -116,10 +120,12 @@ impl Embedder {
     /// Embeds each text: `(dimension,)`, f32, Euclidean length 1.
     ///
     /// A text's embedding does not depend on the others. Of long texts the
-    /// first 256 tokens count.
+    /// first 256 tokens in the first 64 KiB count.
     ///
     /// # Errors
-    /// [`InferenceError::Tokenizer`] and [`InferenceError::Tensor`], both bugs.
+    /// [`InferenceError::NotFinite`], [`InferenceError::UnknownToken`] if the
+    /// tokenizer is one for another model, [`InferenceError::Tokenizer`] and
+    /// [`InferenceError::Tensor`], both bugs.
     pub fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, InferenceError> {
         texts.iter().map(|text| self.embed_one(text)).collect()
     }
@@ -135,6 +141,10 @@ impl Embedder {
             .tokenizer
             .encode_fast(head_of(text), true)
             .map_err(|error| InferenceError::Tokenizer(error.to_string()))?;
+        if encoding.is_empty() {
+            let what = "no tokens, although it adds some to every text";
+            return Err(InferenceError::Tokenizer(what.into()));
+        }
         let mut hidden = self.embeddings(encoding.get_ids())?;
         for layer in &self.layers {
             let mixed = self.attend(layer, &hidden)?;
@@ -144,7 +154,7 @@ impl Embedder {
             hidden.add(&layer.down.forward(&inner)?);
             layer.norm.apply(&mut hidden);
         }
-        Ok(pooled(&hidden))
+        Ok(pooled(&hidden.finite("hidden states")?))
     }
 
     /// `(n_tokens, hidden_size)`.
@@ -187,8 +197,10 @@ impl Embedder {
     }
 }
 
-/// A start of `text` long enough for all tokens that count: a word is a token
-/// or more, and one of over 100 characters is a single unknown token.
+/// The start of `text` that is read at all: bounds the work on a long one.
+///
+/// Of usual texts it holds all tokens that count. It does not where words are
+/// very long, since one of over 100 characters is a single unknown token.
 fn head_of(text: &str) -> &str {
     const ENOUGH_BYTES: usize = 64 * 1024;
     &text[..text.floor_char_boundary(ENOUGH_BYTES)]
@@ -284,6 +296,14 @@ fn load_tokenizer(path: &Path) -> Result<Tokenizer, InferenceError> {
         Fault::unexpected("tokenizer", "a usable tokenizer.json", error).in_file(path)
     };
     let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(unusable)?;
+    // Without added tokens an empty text would have none; with as many as count
+    // no text would be left, and the library would subtract below 0.
+    let post_processor = tokenizer.get_post_processor();
+    let n_added = post_processor.map_or(0, |processor| processor.added_tokens(false));
+    if !(1..MAX_TOKENS).contains(&n_added) {
+        let expected = format!("1 to {} added tokens", MAX_TOKENS - 1);
+        return Err(Fault::unexpected("post_processor", expected, n_added).in_file(path));
+    }
     let truncation = TruncationParams {
         max_length: MAX_TOKENS,
         ..TruncationParams::default()

@@ -17,9 +17,12 @@ use crate::{
 };
 
 /// Headers of real models are far smaller.
-const MAX_HEADER_BYTES: u64 = 16 << 20;
+const MAX_HEADER_BYTES: u64 = 1 << 20;
 
 /// A mapped file and where its tensors lie.
+///
+/// No two of them share bytes, so that all of them together hold no more
+/// numbers than the file.
 pub(crate) struct Safetensors {
     mapping: Mapping,
     tensors: HashMap<String, Entry>,
@@ -30,6 +33,7 @@ pub(crate) struct Safetensors {
 struct Entry {
     dtype: String,
     shape: Vec<usize>,
+    /// From the start of the data; ascending and inside of it.
     data_offsets: [usize; 2],
 }
 
@@ -75,14 +79,7 @@ impl Safetensors {
             other => return Err(Fault::unexpected(name, "F32, F16 or BF16", other)),
         };
         let [start, end] = entry.data_offsets;
-        let data = &self.mapping[self.data_start..];
-        let bytes = data.get(start..end).ok_or_else(|| {
-            let truncated = Corruption::Truncated {
-                needed: end as u64,
-                available: data.len() as u64,
-            };
-            Fault::new(name, self.data_start, truncated)
-        })?;
+        let bytes = &self.mapping[self.data_start..][start..end];
         let n_elements = shape
             .iter()
             .try_fold(1_usize, |n, &size| n.checked_mul(size));
@@ -108,7 +105,41 @@ fn parse(bytes: &[u8]) -> Result<(HashMap<String, Entry>, usize), Fault> {
         Named::Tensor(entry) => Some((name, entry)),
         Named::Metadata(_) => None,
     });
-    Ok((tensors.collect(), cursor.offset()))
+    let tensors = tensors.collect();
+    check_places(&tensors, cursor.offset(), cursor.remaining())?;
+    Ok((tensors, cursor.offset()))
+}
+
+/// Refuses tensors that reach out of the data or share bytes.
+fn check_places(
+    tensors: &HashMap<String, Entry>,
+    data_start: usize,
+    data_bytes: usize,
+) -> Result<(), Fault> {
+    let mut order: Vec<([usize; 2], &str)> = tensors
+        .iter()
+        .map(|(name, entry)| (entry.data_offsets, name.as_str()))
+        .collect();
+    order.sort_unstable();
+    for &([start, end], name) in &order {
+        if start > end || end > data_bytes {
+            let expected = format!("ascending offsets up to {data_bytes}");
+            let found = format_args!("{start} and {end}");
+            return Err(Fault::unexpected(name, expected, found).at(data_start));
+        }
+    }
+    for pair in order.windows(2) {
+        let [([_, end], with), ([start, _], name)] = [pair[0], pair[1]];
+        if start < end {
+            let with = with.to_owned();
+            return Err(Fault::new(
+                name,
+                data_start + start,
+                Corruption::Overlap { with },
+            ));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -141,9 +172,28 @@ mod tests {
         for offsets in ["0,8", "4,0", "18446744073709551612,4", "0,3"] {
             let header =
                 format!(r#"{{"a":{{"dtype":"F32","shape":[1],"data_offsets":[{offsets}]}}}}"#);
-            let file = open(&header, &[0; 4]).unwrap();
-            assert!(file.tensor("a", &[1]).is_err(), "{offsets}");
+            let tensor = open(&header, &[0; 4]).and_then(|file| file.tensor("a", &[1]));
+            assert!(tensor.is_err(), "{offsets}");
         }
+    }
+
+    #[test]
+    fn tensors_that_share_bytes_are_refused() {
+        let two = |offsets: &str| {
+            let header = format!(
+                r#"{{"a":{{"dtype":"F32","shape":[2],"data_offsets":[4,12]}},
+                    "b":{{"dtype":"F32","shape":[1],"data_offsets":[{offsets}]}}}}"#
+            );
+            open(&header, &[0; 16]).map(drop)
+        };
+        for offsets in ["4,8", "8,12", "2,6", "10,14"] {
+            let Err(InferenceError::Corrupt { corruption, .. }) = two(offsets) else {
+                panic!("{offsets} was accepted");
+            };
+            assert!(matches!(corruption, Corruption::Overlap { .. }));
+        }
+        two("0,4").unwrap();
+        two("12,16").unwrap();
     }
 
     #[test]
