@@ -1,7 +1,7 @@
 //! Matrix products: every weight matrix of the models is behind [`Linear`].
 //!
-//! The one place that knows how weights are resident; a new form (our own int8
-//! kernels) is one more variant here and nothing else.
+//! The one place that knows how weights are resident: as f32, as int8 for our own
+//! kernels, or packed as in the file. A new form is one more variant here.
 
 use std::sync::Arc;
 
@@ -209,6 +209,42 @@ mod tests {
             .forward(&Rows::new(vec![1.0, 0.0, 1.0, -1.0], 2))
             .unwrap();
         assert_eq!(y.values(), [1.0, 3.0, 5.0, -1.0, -1.0, -1.0]);
+    }
+
+    /// Numbers in -1..1 without a pattern that a panel or a group could repeat.
+    fn scrambled(len: usize, seed: u32) -> Vec<f32> {
+        let number = |idx: u32| idx.wrapping_mul(2_654_435_769).wrapping_add(seed) >> 16;
+        let len = u32::try_from(len).unwrap();
+        (0..len)
+            .map(|idx| number(number(idx) ^ idx) as f32 / 32_768.0 - 1.0)
+            .collect()
+    }
+
+    #[test]
+    fn int8_products_are_those_of_f32_in_their_places() {
+        // The last panel and the last group are padded.
+        let (n_rows, n_in, n_out) = (7, 2 * 128 + 44, 2 * INT8_PANEL_WIDTH + 37);
+        let weights = scrambled(n_out * n_in, 1);
+        let x = Rows::new(scrambled(n_rows * n_in, 2), n_in);
+        let bytes: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
+        let exact = Linear::from_f32(&weights, n_in).unwrap().forward(&x);
+        let exact = exact.unwrap();
+        let y = Linear::Int8(int8(&bytes, BlockType::F32, n_in)).forward(&x);
+        let y = y.unwrap();
+        assert_eq!((y.n_rows(), y.width()), (n_rows, n_out));
+        let square = |rows: &Rows| rows.values().iter().map(|v| v * v).sum::<f32>();
+        let mut error = y.clone();
+        for (error, exact) in error.values_mut().iter_mut().zip(exact.values()) {
+            *error -= exact;
+        }
+        // Two outputs out of 165 in each other's place would make it 0.1.
+        let relative = (square(&error) / square(&exact)).sqrt();
+        assert!(relative < 0.01, "{relative}");
+        for (row_idx, row) in y.iter().enumerate() {
+            let alone = Rows::new(x.row(row_idx).to_vec(), n_in);
+            let alone = Linear::Int8(int8(&bytes, BlockType::F32, n_in)).forward(&alone);
+            assert_eq!(alone.unwrap().values(), row);
+        }
     }
 
     #[test]

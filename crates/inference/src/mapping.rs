@@ -1,4 +1,5 @@
-//! A model file mapped read-only; the only unsafe code of the CPU path.
+//! A model file mapped read-only; the only unsafe code of this crate (products
+//! of int8 weights have theirs in `inwarden-kernels`).
 //!
 //! The mapping lives while a model is loaded and is dropped when loading ends,
 //! so a file truncated later cannot kill a running process.
@@ -32,9 +33,11 @@ impl Mapping {
         if !file.metadata().map_err(io)?.is_file() {
             return Err(io(std::io::Error::other("not a regular file")));
         }
-        // SAFETY: the mapping is read-only and private; that nobody changes the
-        // file while it is loaded is guaranteed by the model cache, which only
-        // ever renames complete files into place and never writes to them again.
+        // SAFETY: the mapping is read-only and gone when loading ends. That
+        // nobody truncates or writes to the file until then is guaranteed by the
+        // caller of `Qwen2::load` or `Embedder::load`, as their documentation
+        // demands; the model cache keeps to it, which renames complete files
+        // into place and never writes to them again.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
         Ok(Self {
             map,
