@@ -7,8 +7,8 @@ use inwarden_types::{BootId, Event};
 
 use crate::{EngineError, counters::Counters};
 
-/// A recording being written. A failure is counted, kept and reported at the
-/// end; it does not stop the warden.
+/// A recording being written. What cannot be written is counted; a failing file
+/// is also reported at the end. Neither stops the warden.
 pub(super) struct Recorder {
     path: PathBuf,
     /// `None` after the first failure.
@@ -49,8 +49,12 @@ impl Recorder {
         };
         if let Err(error) = writer.write(event) {
             counters.recording_failures.add_one();
-            self.failed = Some(error);
-            self.writer = None;
+            // An event beyond the format's caps is left out, and counted; only a
+            // file that cannot be written ends the recording.
+            if matches!(error, FeedError::Io(_)) {
+                self.failed = Some(error);
+                self.writer = None;
+            }
         }
     }
 
