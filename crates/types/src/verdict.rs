@@ -44,6 +44,9 @@ pub enum UndeterminedReason {
         /// What it said.
         error: String,
     },
+    /// It would be benign, but a part of its text is too long or too deep to be
+    /// read, or is not in the form it claims.
+    NotFullyRead,
 }
 
 impl fmt::Display for UndeterminedReason {
@@ -53,6 +56,7 @@ impl fmt::Display for UndeterminedReason {
             Self::DeadlinePassed => f.write_str("deadline passed"),
             Self::Overloaded => f.write_str("judge queue full"),
             Self::StageFailed { stage, error } => write!(f, "{} failed: {error}", stage.name()),
+            Self::NotFullyRead => f.write_str("not all of its text could be read"),
         }
     }
 }
