@@ -458,6 +458,12 @@ impl Memory {
         Ok(vectors)
     }
 
+    /// [`Embed::identity`] of the embedder whose vectors this memory holds.
+    #[must_use]
+    pub fn embedder_identity(&self) -> String {
+        self.embed.identity()
+    }
+
     fn broken_contract(&self, reason: String) -> MemoryError {
         MemoryError::EmbedderContract {
             embedder: self.embed.identity(),
