@@ -143,9 +143,22 @@ pub struct Seeded {
 /// [`ClassifierError::Memory`] if the store refuses; what was written before
 /// stays. [`ClassifierError::DataLine`] cannot happen with the shipped data.
 pub fn seed_memory(memory: &Memory) -> Result<Seeded, ClassifierError> {
-    let rows = shipped_precedents()?;
-    let precedents: Vec<Precedent> = rows
-        .iter()
+    let precedents = precedents_of(&shipped_precedents()?);
+    for batch in precedents.chunks(BATCH) {
+        memory.upsert_precedents(batch)?;
+    }
+    let documents = documents_of(shipped_notes()?);
+    for batch in documents.chunks(BATCH) {
+        memory.upsert_knowledge(batch)?;
+    }
+    Ok(Seeded {
+        precedents: precedents.len(),
+        documents: documents.len(),
+    })
+}
+
+fn precedents_of(rows: &[LabelledExec]) -> Vec<Precedent> {
+    rows.iter()
         .map(|row| {
             let text = render_behaviour(&row.case());
             Precedent {
@@ -158,12 +171,11 @@ pub fn seed_memory(memory: &Memory) -> Result<Seeded, ClassifierError> {
                 observed: None,
             }
         })
-        .collect();
-    for batch in precedents.chunks(BATCH) {
-        memory.upsert_precedents(batch)?;
-    }
-    let notes: Vec<KnowledgeRow> = parse_lines("knowledge.jsonl", KNOWLEDGE)?;
-    let documents: Vec<Document> = notes
+        .collect()
+}
+
+fn documents_of(notes: Vec<KnowledgeRow>) -> Vec<Document> {
+    notes
         .into_iter()
         .map(|note| Document {
             id: note.id,
@@ -173,14 +185,11 @@ pub fn seed_memory(memory: &Memory) -> Result<Seeded, ClassifierError> {
             tenant: SHIPPED_TENANT.to_owned(),
             observed: None,
         })
-        .collect();
-    for batch in documents.chunks(BATCH) {
-        memory.upsert_knowledge(batch)?;
-    }
-    Ok(Seeded {
-        precedents: precedents.len(),
-        documents: documents.len(),
-    })
+        .collect()
+}
+
+fn shipped_notes() -> Result<Vec<KnowledgeRow>, ClassifierError> {
+    parse_lines("knowledge.jsonl", KNOWLEDGE)
 }
 
 /// The shipped precedents.
@@ -191,18 +200,43 @@ pub fn shipped_precedents() -> Result<Vec<LabelledExec>, ClassifierError> {
     parse_lines("precedents.jsonl", PRECEDENTS)
 }
 
-/// Hash of what [`seed_memory`] puts into a store, as hexadecimal digits: data
-/// and the way it is rendered. A store seeded under another hash is outdated.
+/// Hash of everything [`seed_memory`] puts into a store, as hexadecimal digits.
+/// A store seeded under another hash is outdated.
 ///
 /// # Errors
 /// [`ClassifierError::DataLine`]; a test makes sure that there is none.
 pub fn shipped_data_hash() -> Result<String, ClassifierError> {
-    let mut text = KNOWLEDGE.to_owned();
-    for row in shipped_precedents()? {
-        text.push_str(&row.id);
-        text.push_str(&render_behaviour(&row.case()));
+    let precedents = precedents_of(&shipped_precedents()?);
+    Ok(data_hash(&precedents, &documents_of(shipped_notes()?)))
+}
+
+/// Hash of all fields, each with its length before it.
+fn data_hash(precedents: &[Precedent], documents: &[Document]) -> String {
+    fn field(hasher: &mut Sha256, text: &str) {
+        hasher.update((text.len() as u64).to_le_bytes());
+        hasher.update(text);
     }
-    Ok(short_hash(&text))
+    fn technique(hasher: &mut Sha256, technique: Option<&Technique>) {
+        hasher.update([u8::from(technique.is_some())]);
+        field(hasher, technique.map_or("", |technique| &technique.0));
+    }
+    let mut hasher = Sha256::new();
+    hasher.update((precedents.len() as u64).to_le_bytes());
+    for row in precedents {
+        for text in [&row.id, &row.text, &row.tenant, &row.version] {
+            field(&mut hasher, text);
+        }
+        field(&mut hasher, row.label.name());
+        technique(&mut hasher, row.technique.as_ref());
+    }
+    hasher.update((documents.len() as u64).to_le_bytes());
+    for row in documents {
+        for text in [&row.id, &row.text, &row.tenant, &row.version] {
+            field(&mut hasher, text);
+        }
+        technique(&mut hasher, row.technique.as_ref());
+    }
+    hex(&hasher.finalize()[..8])
 }
 
 /// The rows that the shipped calibration was fitted on.
@@ -231,10 +265,11 @@ fn parse_lines<T: serde::de::DeserializeOwned>(
 }
 
 fn short_hash(text: &str) -> String {
-    Sha256::digest(text)[..6]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(&Sha256::digest(text)[..6])
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -252,7 +287,7 @@ mod tests {
     fn the_shipped_rows_parse_and_their_ids_are_unique() {
         let precedents = shipped_precedents().unwrap();
         let rows = calibration_rows().unwrap();
-        let notes: Vec<KnowledgeRow> = parse_lines("knowledge.jsonl", KNOWLEDGE).unwrap();
+        let notes = shipped_notes().unwrap();
         for set in [&precedents, &rows] {
             assert!(count(set, Label::Malicious) >= 60);
             assert!(count(set, Label::Benign) >= 60);
@@ -262,6 +297,41 @@ mod tests {
         let ids: BTreeSet<&str> = notes.iter().map(|note| note.id.as_str()).collect();
         assert_eq!(ids.len(), notes.len());
         assert!(!notes.is_empty());
+    }
+
+    #[test]
+    fn the_hash_of_the_data_changes_with_every_field() {
+        let precedents = precedents_of(&shipped_precedents().unwrap());
+        let documents = documents_of(shipped_notes().unwrap());
+        let mut seen = BTreeSet::from([data_hash(&precedents, &documents)]);
+        let changes: [fn(&mut Precedent); 6] = [
+            |row| {
+                row.label = match row.label {
+                    Label::Malicious => Label::Benign,
+                    _ => Label::Malicious,
+                };
+            },
+            |row| row.technique = Some(Technique("T0000".into())),
+            |row| row.id.push('x'),
+            |row| row.text.push('x'),
+            |row| row.tenant.push('x'),
+            |row| row.version.push('x'),
+        ];
+        for change in changes {
+            let mut changed = precedents.clone();
+            change(&mut changed[1]);
+            assert!(seen.insert(data_hash(&changed, &documents)));
+        }
+        let changes: [fn(&mut Document); 3] = [
+            |row| row.technique = Some(Technique("T0000".into())),
+            |row| row.text.push('x'),
+            |row| row.version.push('x'),
+        ];
+        for change in changes {
+            let mut changed = documents.clone();
+            change(&mut changed[1]);
+            assert!(seen.insert(data_hash(&precedents, &changed)));
+        }
     }
 
     #[test]
