@@ -5,8 +5,18 @@
 //! kept in the first argument: an interrupted run goes on, a second one only
 //! fits. ROWS asks the judge about that many rows, evenly spread (default all).
 //!
-//! Expected output: recall and false positives of scores that were fitted
-//! without the row, the thresholds, and where the weights were written.
+//! Expected output: recall and false positives, the thresholds, and where the
+//! weights were written. What these numbers are:
+//!
+//! * Without the judge, a row's score comes from weights fitted without the row's
+//!   tenth of the rows. The tenths are dealt by row, not by family: rows that
+//!   resemble it were fitted on.
+//! * With the judge, its three numbers (how much the others count, how much the
+//!   judge, the intercept) are fitted on the very rows they score: in-sample.
+//! * Thresholds are chosen on the scores they are reported for.
+//!
+//! So they are a sanity check. The measure of quality is a corpus that took no
+//! part in any of this.
 
 #![expect(
     clippy::print_stdout,
@@ -126,7 +136,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Sets the thresholds from scores that did not see the row itself.
+/// Sets the thresholds from `scores`, and prints what they do on the same rows.
 fn with_thresholds(name: &str, weights: Weights, rows: &[FitRow], scores: &[f64]) -> Weights {
     let of = |malicious: bool| -> Vec<f64> {
         let mut picked: Vec<f64> = rows

@@ -60,7 +60,8 @@ pub fn grouped_scores(rows: &[FitRow], l2: f64, folds: usize) -> Vec<f64> {
 /// Adds the judge to weights that were fitted without it: three numbers (how much
 /// the others count, how much the judge, the intercept), so that few rows with
 /// answers suffice. `others` are the log-odds of each row from
-/// [`grouped_scores`]. Returns the weights and the log-odds they give the rows.
+/// [`grouped_scores`]. Returns the weights and the log-odds they give the rows:
+/// in these, the three numbers were fitted on the rows they score.
 #[must_use]
 pub fn add_judge(base: &Weights, rows: &[FitRow], others: &[f64], l2: f64) -> (Weights, Vec<f64>) {
     let samples: Vec<Sample> = rows

@@ -141,9 +141,12 @@ pub struct Calibration {
     pub judge: String,
     /// The identity of the embedder whose similarities were weighed.
     pub embedder: String,
-    /// The share of malicious cases in the rows: the prior of every score.
+    /// The share of malicious cases in these rows. No computation uses it: the
+    /// intercepts are as fitted, so scores hold for a mixture like that of the
+    /// rows, and ordinary hosts have far fewer attacks.
     pub prior: f64,
-    /// How many rows were fitted.
+    /// How many rows had an answer of the judge when `with_judge` was fitted.
+    /// `without_judge` is fitted on all rows of `data/calibration.jsonl`.
     pub rows: usize,
     /// Log-odds of a case that a rule or precedent settles, in nats.
     pub settled_log_odds: f64,
