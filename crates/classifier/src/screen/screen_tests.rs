@@ -16,7 +16,7 @@ detection:
   condition: selection
 ";
 
-fn event(args: &[&str]) -> Event {
+pub(super) fn event(args: &[&str]) -> Event {
     Event {
         id: EventId::External("e".into()),
         at: None,

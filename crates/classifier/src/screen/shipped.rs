@@ -30,6 +30,7 @@ pub(super) const RULES: &[RuleSource<'static>] = rules![
     "setuid_shell_made.yml",
     "shadow_file_sent.yml",
     "shell_history_unset_and_wiped.yml",
+    "shell_history_wiped_in_sealing.yml",
     "shell_to_network_device.yml",
     "sudoers_without_password.yml",
     "web_server_child_explores.yml",
