@@ -21,6 +21,10 @@ pub(crate) struct Assessment {
     pub(crate) settling_precedent: Option<String>,
     /// Why a fast stage has no answer, if one has none.
     pub(crate) failure: Option<UndeterminedReason>,
+    /// Whether a part of the case's text was not read.
+    pub(crate) incomplete: bool,
+    /// Whether the program may be taken for the one its name says.
+    pub(crate) known_program: bool,
     pub(crate) stages: StageTimes,
     /// The identity of the judge that answered.
     pub(crate) judge: Option<String>,
@@ -30,7 +34,8 @@ impl Assessment {
     /// The verdict if a rule or a precedent settles the case.
     ///
     /// A benign precedent settles only if neither a rule nor an indicator speaks
-    /// against it.
+    /// against it, all of the case was read, and the program is no other than the
+    /// precedent's by its place.
     pub(crate) fn settle(&self, settled_log_odds: f64) -> Option<Verdict> {
         if let Some(rule) = self.rule_hits.first().filter(|hit| hit.settles()) {
             let by = SettledBy::Rule(rule.rule_id.clone());
@@ -48,7 +53,7 @@ impl Assessment {
                 let technique = hit.precedent.technique.clone();
                 Some(self.settled(Label::Malicious, by, technique, settled_log_odds))
             }
-            Label::Benign if self.is_quiet() => {
+            Label::Benign if self.is_quiet() && !self.incomplete && self.known_program => {
                 Some(self.settled(Label::Benign, by, None, -settled_log_odds))
             }
             Label::Benign | Label::Undetermined => None,

@@ -16,8 +16,8 @@ use std::{
 
 use inwarden_memory::{Memory, PrecedentHit, PrecedentQuery};
 use inwarden_types::{
-    Case, EventData, Label, RawScore, Score, SettledBy, Stage, StageTimes, UndeterminedReason,
-    Verdict,
+    Case, EventData, Image, Label, RawScore, Score, SettledBy, Stage, StageTimes,
+    UndeterminedReason, Verdict,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -27,9 +27,9 @@ use crate::{
     cache::{CacheKey, RecentCache},
     fusion::Weights,
     precedents,
-    reading::{Reading, found_in},
-    render::{base_name, render_behaviour, render_case},
-    screen::{ScreenHit, field_values},
+    reading::{Reading, found_in, is_interpreter},
+    render::{base_name, render_behaviour, render_behaviour_or_cut, render_case},
+    screen::{ScreenHit, command_of, field_values, is_cut},
 };
 
 /// How a classifier works.
@@ -147,6 +147,16 @@ impl Classifier {
             );
         }
         hash_text(&mut hasher, judge.as_deref().unwrap_or(""));
+        let embedder = parts.memory.as_ref().map(|m| m.embedder_identity());
+        if let Some(identity) = &embedder
+            && *identity != config.calibration.embedder
+        {
+            tracing::warn!(
+                embedder = identity,
+                calibrated = config.calibration.embedder,
+                "scores are calibrated for another embedder"
+            );
+        }
         if let Some(rules) = &parts.rules {
             hasher.update(rules.content_hash());
         }
@@ -175,12 +185,12 @@ impl Classifier {
         }
         self.counters.cache_misses.fetch_add(1, Ordering::Relaxed);
         let rule_hits = self.rule_hits(case);
-        let indicators = indicators_of(case);
+        let (indicators, reading_incomplete) = indicators_of(case);
         let mut stages = StageTimes::default();
         stages.add(Stage::Screen, start.elapsed());
 
         let retrieval_start = Instant::now();
-        let behaviour = render_behaviour(case);
+        let (behaviour, behaviour_cut) = render_behaviour_or_cut(case);
         let (precedent_hits, failure) = self.precedent_hits(&behaviour);
         if self.parts.memory.is_some() {
             stages.add(Stage::Precedents, retrieval_start.elapsed());
@@ -197,6 +207,12 @@ impl Classifier {
             rule_hits,
             precedent_hits,
             failure,
+            incomplete: reading_incomplete || behaviour_cut || is_cut(case.last()),
+            known_program: match &case.last().data {
+                // Its process is the agent, not what it asks to run.
+                EventData::ToolCall(_) => true,
+                _ => is_known_program(&case.last().process.image.exe),
+            },
             stages,
             judge: None,
         };
@@ -289,15 +305,19 @@ impl Classifier {
                 .map(|answer| answer.log_odds),
             vote: precedents::vote(&hits),
             rule_level: evidence_level(&self.rule_hits(case)),
-            indicators: indicators_of(case),
+            indicators: indicators_of(case).0,
         }
     }
 
-    /// Whether scores are calibrated for the judge in use; true without one.
+    /// Whether scores are calibrated for the judge and the memory's embedder in
+    /// use; what is absent does not count.
     #[must_use]
     pub fn is_calibrated(&self) -> bool {
+        let calibration = &self.config.calibration;
         let judge = self.parts.judge.as_ref();
-        judge.is_none_or(|judge| judge.identity() == self.config.calibration.judge)
+        let memory = self.parts.memory.as_ref();
+        judge.is_none_or(|judge| judge.identity() == calibration.judge)
+            && memory.is_none_or(|memory| memory.embedder_identity() == calibration.embedder)
     }
 
     /// What happened so far.
@@ -332,6 +352,10 @@ impl Classifier {
             match &assessment.failure {
                 // A stage that failed might have said otherwise.
                 Some(failure) => (Label::Undetermined, Some(failure.clone())),
+                // What was not read might say otherwise.
+                None if assessment.incomplete => {
+                    (Label::Undetermined, Some(UndeterminedReason::NotFullyRead))
+                }
                 None => (Label::Benign, None),
             }
         } else {
@@ -394,6 +418,7 @@ impl Classifier {
         }
         hash_text(&mut hasher, text);
         let event = case.last();
+        hash_text(&mut hasher, &event.process.image.exe);
         // The text is bounded; rules and indicators may read further.
         for arg in &event.process.image.argv.args {
             hash_text(&mut hasher, arg);
@@ -447,28 +472,60 @@ fn hash_text(hasher: &mut Sha256, text: &str) {
     hasher.update(text);
 }
 
-fn indicators_of(case: &Case) -> Vec<bool> {
+/// The indicators, and whether the reading behind them left something out.
+fn indicators_of(case: &Case) -> (Vec<bool>, bool) {
     let event = case.last();
     let reading = match &event.data {
-        EventData::Exec => {
-            let image = &event.process.image;
-            let mut args = image.argv.args.clone();
-            // What runs counts, not what it calls itself.
-            if image.exe.starts_with('/')
-                && let Some(argv0) = args.first_mut()
-                && base_name(argv0) != base_name(&image.exe)
-                && !crate::reading::is_shell(base_name(argv0))
-            {
-                argv0.clone_from(&image.exe);
-            }
-            Reading::of_argv(&args)
-        }
-        EventData::ToolCall(call) => crate::screen::command_of(call)
+        EventData::Exec => reading_of(&event.process.image),
+        EventData::ToolCall(call) => command_of(call)
+            .line
             .map_or_else(Reading::default, |line| Reading::of_line(&line)),
         _ => Reading::default(),
     };
     let parents: Vec<&str> = parent_names(case).collect();
-    found_in(&reading, &parents)
+    (found_in(&reading, &parents), reading.incomplete)
+}
+
+/// Reads the arguments under the name of what runs, not what it calls itself.
+fn reading_of(image: &Image) -> Reading {
+    let exe = image.exe.as_str();
+    let mut args = image.argv.args.clone();
+    let argv0 = args.first().map_or("", |argv0| base_name(argv0));
+    let elsewhere = !is_known_program(exe);
+    if exe.is_empty() || (argv0 == base_name(exe) && !elsewhere) {
+        return Reading::of_argv(&args);
+    }
+    // It may be an interpreter by either name: program text is looked for by both.
+    if is_interpreter(argv0.trim_start_matches('-')) && argv0 != base_name(exe) {
+        let other = elsewhere || !is_interpreter(base_name(exe));
+        return Reading::of_program(&args, other.then_some(exe));
+    }
+    match args.first_mut() {
+        Some(argv0) => exe.clone_into(argv0),
+        None => args.push(exe.to_owned()),
+    }
+    Reading::of_argv(&args)
+}
+
+/// Whether a program lies where only the administrator puts programs, so that its
+/// name says what it is; also where its path is not known.
+fn is_known_program(exe: &str) -> bool {
+    const DIRECTORIES: [&str; 6] = [
+        "/bin",
+        "/sbin",
+        "/usr/bin",
+        "/usr/sbin",
+        "/usr/local/bin",
+        "/usr/local/sbin",
+    ];
+    let Some((directory, name)) = exe.rsplit_once('/') else {
+        return exe.is_empty();
+    };
+    // Libraries keep their programs in directories of their own.
+    let below = ["/usr/lib/", "/usr/lib32/", "/usr/lib64/", "/usr/libexec/"];
+    (DIRECTORIES.contains(&directory) || below.iter().any(|root| exe.starts_with(root)))
+        && !exe.split('/').any(|part| part == "..")
+        && !name.ends_with(" (deleted)")
 }
 
 fn parent_names(case: &Case) -> impl Iterator<Item = &str> {

@@ -15,13 +15,18 @@ use std::fmt::Write as _;
 /// bytes are missing: padding can hide neither the beginning nor the end.
 #[must_use]
 pub fn quote_untrusted(text: &str, max_bytes: usize) -> String {
+    quote_or_cut(text, max_bytes).0
+}
+
+/// As [`quote_untrusted`], and whether anything was left out.
+pub(crate) fn quote_or_cut(text: &str, max_bytes: usize) -> (String, bool) {
     if text.len() <= max_bytes {
         let mut out = String::with_capacity(text.len());
         escape_into(text, &mut out);
         if out.len() <= max_bytes.saturating_mul(2) {
-            return out;
+            return (out, false);
         }
-        return cut_middle(&out, max_bytes.saturating_mul(2));
+        return (cut_middle(&out, max_bytes.saturating_mul(2)), true);
     }
     // Cut before escaping, so that the work is bounded by the budget.
     let head_end = floor_boundary(text, max_bytes / 3 * 2);
@@ -31,10 +36,8 @@ pub fn quote_untrusted(text: &str, max_bytes: usize) -> String {
     escape_into(&text[..head_end], &mut head);
     escape_into(&text[tail_start..], &mut tail);
     let left_out = tail_start - head_end;
-    cut_middle(
-        &format!("{head} [... {left_out} bytes left out ...] {tail}"),
-        max_bytes.saturating_mul(2),
-    )
+    let line = format!("{head} [... {left_out} bytes left out ...] {tail}");
+    (cut_middle(&line, max_bytes.saturating_mul(2)), true)
 }
 
 fn escape_into(text: &str, out: &mut String) {

@@ -6,7 +6,7 @@
 
 use inwarden_types::{Ancestor, Case, Event, EventData, Image, Process, ToolCall};
 
-use crate::quote::quote_untrusted;
+use crate::quote::{quote_or_cut, quote_untrusted};
 
 const MAX_EXEC_BYTES: usize = 600;
 const MAX_SCRIPT_BYTES: usize = 900;
@@ -37,7 +37,7 @@ const MAX_ANCESTORS: usize = 5;
 /// ```
 #[must_use]
 pub fn render_case(case: &Case) -> String {
-    let mut lines = behaviour_lines(case.last());
+    let mut lines = behaviour_lines(case.last()).lines;
     lines.extend(surrounding_lines(case));
     lines.join("\n")
 }
@@ -46,25 +46,51 @@ pub fn render_case(case: &Case) -> String {
 /// what precedents remember and are compared by.
 #[must_use]
 pub fn render_behaviour(case: &Case) -> String {
-    behaviour_lines(case.last()).join("\n")
+    render_behaviour_or_cut(case).0
 }
 
-fn behaviour_lines(event: &Event) -> Vec<String> {
-    let mut lines = match &event.data {
+/// As [`render_behaviour`], and whether a part of the behaviour was left out.
+pub(crate) fn render_behaviour_or_cut(case: &Case) -> (String, bool) {
+    let behaviour = behaviour_lines(case.last());
+    (behaviour.lines.join("\n"), behaviour.is_cut)
+}
+
+/// Lines of a behaviour, and whether any does not show all it should.
+#[derive(Default)]
+struct Behaviour {
+    lines: Vec<String>,
+    is_cut: bool,
+}
+
+impl Behaviour {
+    fn push(&mut self, field: &str, text: &str, max_bytes: usize) {
+        let (quoted, is_cut) = quote_or_cut(text, max_bytes);
+        self.lines.push(format!("{field}: {quoted}"));
+        self.is_cut |= is_cut;
+    }
+}
+
+fn behaviour_lines(event: &Event) -> Behaviour {
+    let mut behaviour = match &event.data {
         EventData::ToolCall(call) => return tool_call_lines(call),
         EventData::Exec => image_lines("exec", &event.process.image),
         EventData::Fork => image_lines("fork of", &event.process.image),
         EventData::Exit(status) => {
-            let mut lines = image_lines("exit of", &event.process.image);
-            lines.push(format!("status: {} signal {}", status.code, status.signal));
-            lines
+            let mut behaviour = image_lines("exit of", &event.process.image);
+            let status = format!("status: {} signal {}", status.code, status.signal);
+            behaviour.lines.push(status);
+            behaviour
         }
-        _ => vec!["no behaviour".to_owned()],
+        _ => Behaviour {
+            lines: vec!["no behaviour".to_owned()],
+            is_cut: false,
+        },
     };
     if let Some(parent) = event.ancestors.first() {
-        lines.push(format!("parent: {}", ancestor_name(parent)));
+        let parent = format!("parent: {}", ancestor_name(parent));
+        behaviour.lines.push(parent);
     }
-    lines
+    behaviour
 }
 
 fn surrounding_lines(case: &Case) -> Vec<String> {
@@ -89,7 +115,7 @@ fn surrounding_lines(case: &Case) -> Vec<String> {
     }
     let earlier = case.events().split_last().map_or(&[][..], |(_, rest)| rest);
     for event in earlier.iter().rev().take(MAX_EARLIER_EVENTS).rev() {
-        let line = behaviour_lines(event).join("; ");
+        let line = behaviour_lines(event).lines.join("; ");
         // Already quoted: this only shortens.
         lines.push(format!(
             "earlier: {}",
@@ -99,7 +125,7 @@ fn surrounding_lines(case: &Case) -> Vec<String> {
     lines
 }
 
-fn image_lines(field: &str, image: &Image) -> Vec<String> {
+fn image_lines(field: &str, image: &Image) -> Behaviour {
     let args = &image.argv.args;
     let body_idx = script_index(args);
     let head = body_idx.map_or(args.len(), |idx| idx);
@@ -112,63 +138,48 @@ fn image_lines(field: &str, image: &Image) -> Vec<String> {
         };
         command.clone_from(known);
     }
-    let mut lines = vec![format!(
-        "{field}: {}",
-        quote_untrusted(&command, MAX_EXEC_BYTES)
-    )];
+    let mut behaviour = Behaviour::default();
+    behaviour.push(field, &command, MAX_EXEC_BYTES);
     if let Some(idx) = body_idx {
-        lines.push(format!(
-            "script: {}",
-            quote_untrusted(&args[idx], MAX_SCRIPT_BYTES)
-        ));
+        behaviour.push("script", &args[idx], MAX_SCRIPT_BYTES);
         if idx + 1 < args.len() {
             let rest = join_words(&args[idx + 1..]);
-            lines.push(format!(
-                "script arguments: {}",
-                quote_untrusted(&rest, MAX_EXEC_BYTES)
-            ));
+            behaviour.push("script arguments", &rest, MAX_EXEC_BYTES);
         }
     }
     if image.argv.truncated {
-        lines.push(format!(
-            "arguments cut: {} bytes in all",
-            image.argv.true_bytes
-        ));
+        let cut = format!("arguments cut: {} bytes in all", image.argv.true_bytes);
+        behaviour.lines.push(cut);
+        behaviour.is_cut = true;
     }
     let argv0 = args.first().map_or("", String::as_str);
     if !image.exe.is_empty()
         && !argv0.is_empty()
         && base_name(&image.exe) != base_name(argv0).trim_start_matches('-')
     {
-        lines.push(format!(
-            "executable: {}",
-            quote_untrusted(&image.exe, MAX_PATH_BYTES)
-        ));
+        behaviour.push("executable", &image.exe, MAX_PATH_BYTES);
     }
-    lines
+    behaviour
 }
 
-fn tool_call_lines(call: &ToolCall) -> Vec<String> {
-    let mut lines = vec![
-        format!("tool call: {}", quote_untrusted(&call.tool, MAX_PATH_BYTES)),
-        format!(
-            "arguments: {}",
-            quote_untrusted(&call.args_json, MAX_SCRIPT_BYTES)
-        ),
-    ];
+fn tool_call_lines(call: &ToolCall) -> Behaviour {
+    let mut behaviour = Behaviour::default();
+    behaviour.push("tool call", &call.tool, MAX_PATH_BYTES);
+    behaviour.push("arguments", &call.args_json, MAX_SCRIPT_BYTES);
+    // What was asked for is not what is done: shortening it hides no behaviour.
     if let Some(task) = &call.user_task {
-        lines.push(format!(
+        behaviour.lines.push(format!(
             "user asked: {}",
             quote_untrusted(task, MAX_TASK_BYTES)
         ));
     }
     if let Some(role) = &call.role {
-        lines.push(format!(
+        behaviour.lines.push(format!(
             "agent role: {}",
             quote_untrusted(role, MAX_NAME_BYTES)
         ));
     }
-    lines
+    behaviour
 }
 
 fn ancestor_name(ancestor: &Ancestor) -> String {
@@ -215,12 +226,21 @@ fn directory_class(process: &Process) -> Option<&'static str> {
 /// Index of the argument that is program text for an interpreter: the body of
 /// `sh -c`, `python -c`, `perl -e` and their like, wrappers before it included.
 pub(crate) fn script_index(args: &[String]) -> Option<usize> {
-    let limit = args.len().min(12);
+    script_index_within(args, 12, 8)
+}
+
+/// Whether there is such an argument further on than [`script_index`] looks.
+pub(crate) fn script_is_beyond(args: &[String]) -> bool {
+    script_index(args).is_none() && script_index_within(args, 512, 512).is_some()
+}
+
+fn script_index_within(args: &[String], max_start: usize, window: usize) -> Option<usize> {
+    let limit = args.len().min(max_start);
     for start in 0..limit {
         let Some(flag) = program_text_flag(base_name(&args[start])) else {
             continue;
         };
-        for (idx, arg) in args.iter().enumerate().take(start + 8).skip(start + 1) {
+        for (idx, arg) in args.iter().enumerate().take(start + window).skip(start + 1) {
             let long = arg == "--eval" || arg == "--command";
             let short = arg.starts_with('-') && !arg.starts_with("--") && arg.contains(flag);
             if long || short {

@@ -15,8 +15,10 @@ use base64::{
 pub(crate) use indicators::{INDICATORS, found_in};
 pub(crate) use shell::Command;
 
-use crate::render::{base_name, script_index};
+use crate::render::{base_name, script_index, script_is_beyond};
 
+/// Arguments of a program that are read.
+const MAX_WORDS: usize = 512;
 /// Layers of program text that are opened (bodies of `-c`, `eval`, decoded text).
 const MAX_LAYERS: usize = 12;
 /// Bytes of one layer that are read.
@@ -35,24 +37,55 @@ pub(crate) struct Reading {
     pub(crate) texts: Vec<String>,
     /// Whether a layer came out of an encoding.
     pub(crate) decoded: bool,
+    /// Whether a cap was reached, so that something was not read.
+    pub(crate) incomplete: bool,
 }
 
 impl Reading {
     /// Reads the arguments a program is started with.
     pub(crate) fn of_argv(args: &[String]) -> Self {
-        let mut reading = Self::default();
-        let words: Vec<String> = args.iter().take(512).map(|arg| capped(arg)).collect();
+        Self::of_program(args, None)
+    }
+
+    /// As [`Reading::of_argv`]; `also` is another name under which the program is
+    /// looked at.
+    pub(crate) fn of_program(args: &[String], also: Option<&str>) -> Self {
+        let mut reading = Self {
+            incomplete: args.len() > MAX_WORDS
+                || args.iter().any(|arg| arg.len() > MAX_LAYER_BYTES)
+                || script_is_beyond(args),
+            ..Self::default()
+        };
+        let words: Vec<String> = args.iter().take(MAX_WORDS).map(|arg| capped(arg)).collect();
         reading.texts.push(words.join(" ").to_lowercase());
-        reading.take(vec![Command::of_words(words)]);
+        let renamed = also.map(|name| {
+            let mut words = words.clone();
+            match words.first_mut() {
+                Some(first) => name.clone_into(first),
+                None => words.push(name.to_owned()),
+            }
+            Command {
+                // It is no part of the other's pipeline.
+                pipeline: 1,
+                ..Command::of_words(words)
+            }
+        });
+        let mut commands = vec![Command::of_words(words)];
+        commands.extend(renamed);
+        reading.take(commands);
         reading
     }
 
     /// Reads a command line as one text.
     pub(crate) fn of_line(line: &str) -> Self {
-        let mut reading = Self::default();
+        let mut reading = Self {
+            incomplete: line.len() > MAX_LAYER_BYTES,
+            ..Self::default()
+        };
         let line = capped(line);
         reading.texts.push(line.to_lowercase());
-        reading.take(shell::commands_of(&line));
+        let commands = shell::commands_of(&line, &mut reading.incomplete);
+        reading.take(commands);
         reading
     }
 
@@ -68,16 +101,19 @@ impl Reading {
         let mut waiting = vec![commands];
         let mut decoded_left = MAX_DECODED;
         while let Some(mut commands) = waiting.pop() {
-            commands.truncate(MAX_COMMANDS.saturating_sub(self.commands.len()));
+            let left = MAX_COMMANDS.saturating_sub(self.commands.len());
+            self.incomplete |= commands.len() > left;
+            commands.truncate(left);
             for command in &commands {
-                for layer in hidden_in(command, &mut decoded_left) {
+                for layer in hidden_in(command, &mut decoded_left, &mut self.incomplete) {
                     if self.texts.len() >= MAX_LAYERS {
+                        self.incomplete = true;
                         break;
                     }
                     self.decoded |= layer.decoded;
                     self.texts.push(layer.text.to_lowercase());
                     if layer.shell {
-                        waiting.push(shell::commands_of(&layer.text));
+                        waiting.push(shell::commands_of(&layer.text, &mut self.incomplete));
                     }
                 }
             }
@@ -102,14 +138,16 @@ struct Layer {
     decoded: bool,
 }
 
-fn hidden_in(command: &Command, decoded_left: &mut usize) -> Vec<Layer> {
+fn hidden_in(command: &Command, decoded_left: &mut usize, incomplete: &mut bool) -> Vec<Layer> {
     let mut layers = Vec::new();
     let words = &command.words;
+    *incomplete |= script_is_beyond(words);
     if let Some(idx) = script_index(words) {
         let shell = words[..idx].iter().any(|word| is_shell(base_name(word)));
         if !shell {
-            layers.extend(literals(&words[idx]));
+            layers.extend(literals(&words[idx], incomplete));
         }
+        *incomplete |= words[idx].len() > MAX_LAYER_BYTES;
         layers.push(Layer {
             text: capped(&words[idx]),
             shell,
@@ -127,17 +165,20 @@ fn hidden_in(command: &Command, decoded_left: &mut usize) -> Vec<Layer> {
         });
     }
     if command.name() == "eval" && !command.arguments().is_empty() {
+        let line = command.arguments().join(" ");
+        *incomplete |= line.len() > MAX_LAYER_BYTES;
         layers.push(Layer {
-            text: capped(&command.arguments().join(" ")),
+            text: capped(&line),
             shell: true,
             decoded: false,
         });
     }
-    for word in words.iter().take(64) {
-        if *decoded_left == 0 {
-            break;
-        }
+    for word in words {
         if let Some(text) = decoded_text(word) {
+            if *decoded_left == 0 {
+                *incomplete = true;
+                break;
+            }
             *decoded_left -= 1;
             layers.push(Layer {
                 text,
@@ -150,7 +191,7 @@ fn hidden_in(command: &Command, decoded_left: &mut usize) -> Vec<Layer> {
 }
 
 /// The string literals of program text that may be command lines, as layers.
-fn literals(program: &str) -> Vec<Layer> {
+fn literals(program: &str, incomplete: &mut bool) -> Vec<Layer> {
     const MAX_LITERALS: usize = 4;
     let mut found = Vec::new();
     let mut rest = program;
@@ -161,7 +202,11 @@ fn literals(program: &str) -> Vec<Layer> {
         let Some(end) = body.find(close) else { break };
         if open != b'{' || rest[..start].ends_with(['q', 'x']) {
             let literal = &body[..end];
-            if literal.contains(' ') && found.len() < MAX_LITERALS {
+            if literal.contains(' ') {
+                if found.len() >= MAX_LITERALS {
+                    *incomplete = true;
+                    break;
+                }
                 found.push(Layer {
                     text: capped(&literal.replace("\\\"", "\"")),
                     shell: true,

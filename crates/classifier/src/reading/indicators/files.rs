@@ -137,9 +137,15 @@ fn is_hidden(path: &str) -> bool {
         .any(|part| part.len() > 1 && part.starts_with('.') && part != "..")
 }
 
+/// Whether the kernel's path of a program names memory or a removed file.
+fn has_no_file(program: &str) -> bool {
+    program.trim_start_matches('/').starts_with("memfd:") || program.ends_with(" (deleted)")
+}
+
 pub(super) fn runs_temporary(command: &Command) -> bool {
     let program = command.program();
     if is_temporary(program)
+        || has_no_file(program)
         || (program.starts_with('/')
             && is_hidden(program)
             && !program.starts_with("/home/")
