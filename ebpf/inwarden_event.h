@@ -6,7 +6,7 @@
  * data whose lengths the fixed part gives, without padding between them. All
  * numbers are in the byte order of the machine. Every field is naturally
  * aligned and padding is spelled out, so that C, Rust and the BTF of the
- * object agree; crates/sensor/src/wire.rs mirrors this file and a test there
+ * object agree; crates/sensor/src/wire/mod.rs mirrors it and a test there
  * compares both with the BTF.
  */
 #ifndef INWARDEN_EVENT_H

@@ -2,8 +2,8 @@
 /*
  * Reports the birth, the exec and the end of processes.
  *
- * Needs Linux 5.17 (bpf_loop), BTF, CAP_BPF and CAP_PERFMON. Hooks: the typed
- * tracepoints sched_process_fork, sched_process_exec and sched_process_exit,
+ * Supported from Linux 6.1 on (bpf_loop came with 5.17). Needs BTF, CAP_BPF and
+ * CAP_PERFMON. Hooks: the typed tracepoints sched_process_fork, _exec and _exit,
  * and iter/task for the processes that run already. Nothing here waits, and
  * nothing here changes what a process may do.
  *

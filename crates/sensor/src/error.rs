@@ -37,7 +37,7 @@ pub enum SensorError {
         source: io::Error,
     },
     /// The kernel has no such hook.
-    #[error("kernel {kernel} has no hook {hook}: use Linux 5.17 or later")]
+    #[error("kernel {kernel} has no hook {hook}: use Linux 6.1 or later")]
     MissingHook {
         /// The tracepoint or iterator.
         hook: &'static str,

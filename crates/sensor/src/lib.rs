@@ -8,8 +8,10 @@
 //!
 //! # What it needs
 //!
-//! Linux 5.17 or later with BTF, `CAP_BPF` and `CAP_PERFMON` (or root), and the
-//! initial pid namespace. Kernel lockdown up to `integrity` is fine.
+//! Linux 6.1 or later with BTF, `CAP_BPF` and `CAP_PERFMON` (or root), and the
+//! initial pid namespace. Kernel lockdown up to `integrity` is fine. It is tested
+//! on 6.18. Kernels from 5.17, where `bpf_loop` came, to 6.0 are not refused, but
+//! not supported.
 //!
 //! # What it sees, and what it cannot
 //!

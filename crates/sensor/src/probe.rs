@@ -9,8 +9,10 @@ const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 const SELF_STATUS: &str = "/proc/self/status";
 /// Inode of the initial pid namespace, fixed in the kernel (PROC_PID_INIT_INO).
 const INITIAL_PID_NS: &str = "pid:[4026531836]";
-/// `bpf_loop` came with this release.
+/// `bpf_loop` came with this release: nothing loads on an older one.
 const OLDEST: (u32, u32) = (5, 17);
+/// The oldest release we support. Between the two the programs may load.
+const OLDEST_SUPPORTED: (u32, u32) = (6, 1);
 
 /// The tracepoints of the programs, as the kernel's BTF names them.
 const HOOKS: [&str; 4] = [
@@ -135,11 +137,12 @@ pub(crate) fn kernel_release() -> String {
 
 fn check_release(release: &str) -> Check {
     let state = match release_numbers(release) {
-        Some(numbers) if numbers >= OLDEST => CheckState::Present,
-        Some(_) => CheckState::Missing,
-        None => CheckState::Unknown,
+        Some(numbers) if numbers >= OLDEST_SUPPORTED => CheckState::Present,
+        Some(numbers) if numbers < OLDEST => CheckState::Missing,
+        _ => CheckState::Unknown,
     };
-    check("kernel 5.17 or later", state, release, "use a newer kernel")
+    let fix = "use a newer kernel; older ones are not supported, and before 5.17 nothing loads";
+    check("kernel 6.1 or later", state, release, fix)
 }
 
 fn check_capabilities(status: &str) -> Check {
@@ -191,7 +194,7 @@ fn check_hooks(btf: &[u8]) -> Check {
         None => (CheckState::Present, "all".to_owned()),
         Some(hook) => (CheckState::Missing, format!("no {hook}")),
     };
-    let fix = "use Linux 5.17 or later with tracepoints";
+    let fix = "use Linux 6.1 or later with tracepoints";
     check("process tracepoints", state, &found, fix)
 }
 
@@ -297,7 +300,11 @@ mod tests {
         assert_eq!(release_numbers("6.18.44-fc"), Some((6, 18)));
         assert_eq!(release_numbers("x"), None);
         assert_eq!(check_release("5.4.0").state, CheckState::Missing);
-        assert_eq!(check_release("5.17.0").state, CheckState::Present);
+        assert_eq!(check_release("5.16.20").state, CheckState::Missing);
+        // It may start there, but we do not support it.
+        assert_eq!(check_release("5.17.0").state, CheckState::Unknown);
+        assert_eq!(check_release("6.0.19").state, CheckState::Unknown);
+        assert_eq!(check_release("6.1.0-28-amd64").state, CheckState::Present);
         assert_eq!(check_release("10.1").state, CheckState::Present);
     }
 

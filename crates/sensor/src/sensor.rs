@@ -28,7 +28,8 @@ const SETTLE: Duration = Duration::from_millis(200);
 
 /// Observes the births, execs and ends of processes.
 ///
-/// Minimum kernel 5.17, with BTF; needs `CAP_BPF` and `CAP_PERFMON`.
+/// Supported from Linux 6.1 on, with BTF, and tested on 6.18; from 5.17 on, which
+/// has `bpf_loop`, it may start. Needs `CAP_BPF` and `CAP_PERFMON`.
 ///
 /// # Examples
 ///
