@@ -7,6 +7,8 @@
 #
 # The same compiler package gives the same bytes in every directory: sources
 # are named relative to it, and llvm-strip removes the DWARF, which keeps paths.
+#
+# Exit 2 only if a tool is missing; 1 if a tool fails.
 set -eu
 
 CLANG=clang-14
@@ -29,8 +31,8 @@ mkdir -p "$output"
 output=$(cd "$output" && pwd)
 for name in $OBJECTS; do
 	$CLANG -g -O2 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Werror -mcpu=v3 -target bpf \
-		-ffile-prefix-map="$PWD"=. -c "$name.bpf.c" -o "$output/$name.bpf.o"
-	$STRIP -g "$output/$name.bpf.o"
+		-ffile-prefix-map="$PWD"=. -c "$name.bpf.c" -o "$output/$name.bpf.o" || exit 1
+	$STRIP -g "$output/$name.bpf.o" || exit 1
 done
 
 cd "$output"

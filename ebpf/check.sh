@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the eBPF programs in two directories of different depth and compares
-# both with the committed objects. Exit 0: all equal; 1: a difference; 2: no
-# compiler.
+# both with the committed objects. Exit 0: all equal; 1: a difference, or the
+# sources do not compile; 2: no compiler.
 set -eu
 
 cd "$(dirname "$0")"
@@ -13,7 +13,16 @@ differences=0
 for directory in "$work/a" "$work/a longer/way/down"; do
 	mkdir -p "$directory"
 	cp "$source"/*.c "$source"/*.h "$source/build.sh" "$directory/"
-	"$directory/build.sh" || exit 2
+	status=0
+	"$directory/build.sh" || status=$?
+	case $status in
+	0) ;;
+	2) exit 2 ;;
+	*)
+		echo "check.sh: the sources do not compile" >&2
+		exit 1
+		;;
+	esac
 	for object in "$source"/*.bpf.o; do
 		name=${object##*/}
 		if cmp "$object" "$directory/$name"; then
