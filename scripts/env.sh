@@ -53,7 +53,15 @@ build_all() {
 start_models() {
 	python3 scripts/prefetch-models.py "$MODELS" $TEST_MODELS </dev/null &
 	PREFETCH=$!
-	trap 'kill $PREFETCH 2>/dev/null || true' EXIT INT TERM
+	trap stop_models EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM
+}
+
+# stop_models: ends the fetching, and pip with it.
+stop_models() {
+	kill "$PREFETCH" 2>/dev/null || return 0
+	wait "$PREFETCH" 2>/dev/null || true
 }
 
 # finish_models: waits for them, then joins, checks and installs.

@@ -9,6 +9,7 @@ and installing is the program's work. Whatever fails here is left to it.
 """
 
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -68,7 +69,13 @@ def fetch(model: dict, root: pathlib.Path) -> bool:
     return True
 
 
+def stop(*_: object) -> None:
+    # The exception makes subprocess.run kill pip and wait for it.
+    sys.exit(128 + signal.SIGTERM)
+
+
 def main() -> int:
+    signal.signal(signal.SIGTERM, stop)
     root = pathlib.Path(sys.argv[1])
     models = {model["id"]: model for model in tomllib.loads(MANIFEST.read_text())["model"]}
     failed = False
