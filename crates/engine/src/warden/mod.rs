@@ -97,7 +97,7 @@ impl Default for WardenLimits {
             report_queue: 8_192,
             case_deadline: Duration::from_secs(60),
             kill_deadline: Duration::from_secs(2),
-            drain_deadline: Duration::from_secs(10),
+            drain_deadline: Duration::from_secs(20),
             poll_timeout: Duration::from_millis(20),
         }
     }
