@@ -298,24 +298,22 @@ fn helper() {
     let taken = leave_descriptors(free.parse().unwrap());
     let report = kill(target, &scope, &[], &reaper);
     drop(taken);
-    match free.as_str() {
-        // The pidfd takes it, and nothing is left to read the start with.
-        "1" => {
-            let unsupported = ActionOutcome::Refused(RefusedReason::Unsupported);
-            assert_eq!(report.outcome, unsupported, "{report:?}");
-            assert!(runs(shell));
-        }
-        // One beside the pidfd lists the processes, and none of them can be read.
-        _ => {
-            assert_eq!(report.outcome, ActionOutcome::Survived, "{report:?}");
-            assert_eq!(report.processes[0].outcome, ActionOutcome::Killed);
-            assert!(runs(children[0]));
-        }
-    }
+    let run_on = (runs(shell), runs(children[0]));
     for tgid in [children[0], shell] {
         let pid = Pid::from_raw(i32::try_from(tgid).unwrap()).unwrap();
         // The shell may be gone.
         kill_process(pid, Signal::KILL).ok();
+    }
+    if free == "1" {
+        // The pidfd takes it, and nothing is left to read the start with.
+        let unsupported = ActionOutcome::Refused(RefusedReason::Unsupported);
+        assert_eq!(report.outcome, unsupported, "{report:?}");
+        assert_eq!(run_on, (true, true));
+    } else {
+        // One beside the pidfd lists the processes, and none of them can be read.
+        assert_eq!(report.outcome, ActionOutcome::Survived, "{report:?}");
+        assert_eq!(report.processes[0].outcome, ActionOutcome::Killed);
+        assert_eq!(run_on, (false, true));
     }
 }
 
