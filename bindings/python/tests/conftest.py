@@ -37,13 +37,19 @@ def needs_models(start: Callable[[], object]) -> object:
 
 @contextmanager
 def ctrl_c_after(seconds: float) -> Iterator[None]:
-    """Sends this process SIGINT, as a terminal does."""
+    """Sends this process SIGINT, as a terminal does.
+
+    A process started in the background inherits that SIGINT is ignored, so the
+    handler is set for the time of the test.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     try:
         yield
     finally:
         timer.join()
+        signal.signal(signal.SIGINT, before)
 
 
 class Pipe:
