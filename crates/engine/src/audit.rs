@@ -164,7 +164,8 @@ fn append_line(file: &mut File, record: &str) -> io::Result<()> {
     let before = file.metadata()?.len();
     let line = format!("{record}\n");
     file.write_all(line.as_bytes()).inspect_err(|_| {
-        if let Err(error) = file.set_len(before) {
+        let is_regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        if is_regular && let Err(error) = file.set_len(before) {
             tracing::warn!(%error, "a partly written audit record could not be cut off");
         }
     })

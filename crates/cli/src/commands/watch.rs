@@ -44,7 +44,8 @@ pub(crate) fn run(config: &Config, options: &WatchOptions) -> anyhow::Result<End
             },
             limits: WardenLimits::default(),
         },
-    )?;
+    )
+    .map_err(with_unwritten_records)?;
     console::note("inwarden: watching; Ctrl-C ends it");
     let mut printed = Ok(());
     while warden.is_running() && !interrupt::is_asked() && printed.is_ok() {

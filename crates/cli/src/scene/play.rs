@@ -63,7 +63,8 @@ pub(crate) fn run(stage: &Stage<'_>) -> anyhow::Result<PlaySummary> {
             },
             limits: WardenLimits::default(),
         },
-    )?;
+    )
+    .map_err(with_unwritten_records)?;
     let mut tally = Tally::of(stage.scene);
     let mut show = || -> anyhow::Result<()> {
         for report in reports.try_iter() {

@@ -101,6 +101,22 @@ impl Drop for TinyDisk {
 }
 
 #[test]
+fn a_disk_that_is_full_from_the_beginning_is_said_with_the_record() {
+    if !can_watch() {
+        return;
+    }
+    let output = start_watch(&["--audit", "/dev/full"])
+        .wait_with_output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(
+        stderr(&output).contains("\"kind\":\"start\""),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
 fn a_full_disk_stops_the_warden_and_loses_no_record() {
     if !can_watch() {
         return;
