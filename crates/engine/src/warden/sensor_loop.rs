@@ -167,3 +167,58 @@ impl EventSink {
         next.send(Outgoing::Judged(Box::new(unjudged)), &self.counters);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::bounded;
+
+    use super::*;
+
+    #[test]
+    fn what_the_response_queue_has_no_room_for_waits_in_order_and_blocks_nobody() {
+        let (cases, _waiting) = bounded(1);
+        let (out, received) = bounded(1);
+        let counters = Counters::default();
+        let mut next = Next {
+            cases,
+            out,
+            held: VecDeque::new(),
+        };
+        let numbered = |seen| {
+            Outgoing::Losses(Losses {
+                seen,
+                ..Losses::default()
+            })
+        };
+        for seen in 1..=3 {
+            next.send(numbered(seen), &counters);
+        }
+        assert_eq!(next.held.len(), 2);
+        for expected in 1..=3 {
+            match received.try_recv() {
+                Ok(Outgoing::Losses(losses)) => assert_eq!(losses.seen, expected),
+                _ => panic!("record {expected} is missing"),
+            }
+            next.flush();
+        }
+        assert!(next.held.is_empty());
+        assert_eq!(counters.snapshot().cases_dropped, 0);
+    }
+
+    #[test]
+    fn what_is_held_back_is_bounded_and_the_rest_is_counted() {
+        let (cases, _waiting) = bounded(1);
+        let (out, _received) = bounded(1);
+        let counters = Counters::default();
+        let mut next = Next {
+            cases,
+            out,
+            held: VecDeque::new(),
+        };
+        for _ in 0..HELD_BACK + 3 {
+            next.send(Outgoing::Losses(Losses::default()), &counters);
+        }
+        assert_eq!(next.held.len(), HELD_BACK);
+        assert_eq!(counters.snapshot().cases_dropped, 2);
+    }
+}
