@@ -22,5 +22,7 @@
 )]
 
 mod int8;
+mod variant;
 
-pub use int8::{GROUP, Int8Matrix, Int8Rows, PANEL_WIDTH, Variant};
+pub use int8::{GROUP, Int8Matrix, Int8Rows, PANEL_WIDTH};
+pub use variant::Variant;

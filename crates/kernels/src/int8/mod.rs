@@ -18,6 +18,8 @@ mod tests;
 
 pub use pack::{Int8Matrix, Int8Rows};
 
+use crate::variant::{Kind, Variant};
+
 /// Inputs that share a scale.
 pub const GROUP: usize = 128;
 
@@ -29,65 +31,6 @@ const QUAD: usize = 4;
 
 /// Bytes of the weights of one group of one panel.
 const GROUP_BYTES: usize = GROUP * PANEL_WIDTH;
-
-/// An implementation for one instruction set.
-///
-/// A value of it is proof that the processor has the instructions: only
-/// [`Variant::available`] and [`Variant::detect`] make one other than scalar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Variant(Kind);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Kind {
-    Scalar,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    #[cfg(target_arch = "x86_64")]
-    Avx512Vnni,
-}
-
-impl Variant {
-    /// Plain Rust, on any processor: the reference.
-    pub const SCALAR: Self = Self(Kind::Scalar);
-
-    /// What this processor can run, fastest first; the last is the scalar one.
-    #[must_use]
-    pub fn available() -> Vec<Self> {
-        let mut variants = Vec::new();
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512vnni")
-            {
-                variants.push(Self(Kind::Avx512Vnni));
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                variants.push(Self(Kind::Avx2));
-            }
-        }
-        variants.push(Self::SCALAR);
-        variants
-    }
-
-    /// The fastest variant this processor can run.
-    #[must_use]
-    pub fn detect() -> Self {
-        Self::available()[0]
-    }
-
-    /// Its name: `avx512-vnni`, `avx2` or `scalar`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self.0 {
-            Kind::Scalar => "scalar",
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => "avx2",
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Vnni => "avx512-vnni",
-        }
-    }
-}
 
 /// The weights of one panel, and the rows they are multiplied with.
 #[derive(Clone, Copy)]
@@ -119,11 +62,13 @@ fn run(variant: Variant, panel: &Panel<'_>, out: &mut [f32]) {
     assert_eq!(panel.rows.len(), panel.row_scales.len() * GROUP);
     assert_eq!(out.len(), panel.n_rows() * PANEL_WIDTH);
     out.fill(0.0);
-    match variant.0 {
+    match variant.kind() {
         Kind::Scalar => scalar::run(panel, out),
         #[cfg(target_arch = "x86_64")]
-        Kind::Avx2 => avx2::run(panel, out),
+        Kind::Avx2 | Kind::AvxVnni => avx2::run(panel, out),
         #[cfg(target_arch = "x86_64")]
-        Kind::Avx512Vnni => avx512::run(panel, out),
+        Kind::Avx512Vnni | Kind::Avx512VnniBf16 => avx512::run(panel, out),
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => scalar::run(panel, out),
     }
 }
