@@ -9,12 +9,13 @@
 //! number is not finite, each variant gives one that is not either, but the sign
 //! and the payload of a NaN may differ.
 //!
-//! What is not here: model names, files, and threads. The caller splits the
-//! work by panels and runs them where it likes.
+//! Work runs on the threads of a [`Pool`], which the caller owns.
 //!
-//! Unsafe code is in `int8/avx2.rs` and `int8/avx512.rs` alone: the calls into
-//! functions compiled for an instruction set, which [`Variant`] vouches for, and
-//! the loads and stores of vectors.
+//! What is not here: model names and files.
+//!
+//! Unsafe code is in the files named for an instruction set, in `variant.rs` and
+//! in `pool/`: vector loads and stores, calls into code compiled for an
+//! instruction set, which [`Variant`] vouches for, and work shared among threads.
 
 #![cfg_attr(
     not(target_arch = "x86_64"),
@@ -22,7 +23,9 @@
 )]
 
 mod int8;
+mod pool;
 mod variant;
 
 pub use int8::{GROUP, Int8Matrix, Int8Rows, PANEL_WIDTH};
+pub use pool::Pool;
 pub use variant::Variant;
