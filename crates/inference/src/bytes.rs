@@ -2,25 +2,42 @@
 
 use crate::error::{Corruption, Fault};
 
+/// Reads the start of a file, of which only a part may be in memory.
 pub(crate) struct Cursor<'a> {
     bytes: &'a [u8],
     offset: usize,
+    /// Length of the file, at least that of `bytes`.
+    file_len: u64,
 }
 
 impl<'a> Cursor<'a> {
+    /// Over a whole file.
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, offset: 0 }
+        Self::of_start(bytes, bytes.len() as u64)
+    }
+
+    /// Over the first bytes of a file of `file_len`.
+    pub(crate) fn of_start(bytes: &'a [u8], file_len: u64) -> Self {
+        Self {
+            bytes,
+            offset: 0,
+            file_len,
+        }
     }
 
     pub(crate) fn offset(&self) -> usize {
         self.offset
     }
 
-    pub(crate) fn remaining(&self) -> usize {
-        self.bytes.len() - self.offset
+    /// Bytes from here to the end of the file.
+    pub(crate) fn remaining(&self) -> u64 {
+        self.file_len.saturating_sub(self.offset as u64)
     }
 
     /// The next `n_bytes`; the cursor stays where it is if they are not there.
+    ///
+    /// The fault says how much of the file is left. If that is enough, the bytes
+    /// are only not in memory.
     pub(crate) fn take(&mut self, n_bytes: u64, what: &str) -> Result<&'a [u8], Fault> {
         let end = usize::try_from(n_bytes)
             .ok()
@@ -28,7 +45,7 @@ impl<'a> Cursor<'a> {
         let Some(taken) = end.and_then(|end| self.bytes.get(self.offset..end)) else {
             let truncated = Corruption::Truncated {
                 needed: n_bytes,
-                available: self.remaining() as u64,
+                available: self.remaining(),
             };
             return Err(Fault::new(what, self.offset, truncated));
         };

@@ -36,13 +36,14 @@ mod config;
 mod error;
 mod gguf;
 mod linear;
-mod mapping;
 mod math;
 mod minilm;
+mod model_file;
 mod quant;
 mod qwen2;
 mod rows;
 mod safetensors;
+mod tensor_source;
 mod tokenizer;
 
 pub use chat::{ChatTurn, Role};

@@ -13,7 +13,8 @@ use inwarden_kernels::{Int8Matrix, Int8Rows, PANEL_WIDTH as INT8_PANEL_WIDTH, Va
 use rayon::prelude::*;
 
 use crate::{
-    config::WeightForm, error::InferenceError, gguf::TensorBytes, quant::BlockType, rows::Rows,
+    config::WeightForm, error::InferenceError, quant::BlockType, rows::Rows,
+    tensor_source::StoredTensor,
 };
 
 /// Output columns per panel: one panel of weights fits the second cache.
@@ -50,21 +51,23 @@ impl Linear {
         Panels::new(&bytes, BlockType::F32, n_in).map(Self::F32)
     }
 
-    /// From a tensor of a mapped file, whose shape is `(n_out, n_in)`.
+    /// From a tensor of a file, whose shape is `(n_out, n_in)`.
     pub(crate) fn from_file(
-        tensor: &TensorBytes<'_>,
+        tensor: &StoredTensor,
         form: WeightForm,
     ) -> Result<Self, InferenceError> {
-        let [n_out, n_in] = tensor.entry.shape[..] else {
+        let [n_out, n_in] = tensor.shape[..] else {
             return Err(InferenceError::Tensor(
                 "a matrix needs two dimensions".into(),
             ));
         };
-        let block_type = tensor.entry.block_type;
+        let block_type = tensor.block_type;
+        let mut bytes = vec![0; n_out * tensor.row_bytes()];
+        tensor.read_rows(0..n_out, &mut bytes)?;
         let packed = match (form, block_type) {
-            (WeightForm::Int8, _) => return Ok(Self::Int8(int8(tensor.bytes, block_type, n_in))),
+            (WeightForm::Int8, _) => return Ok(Self::Int8(int8(&bytes, block_type, n_in))),
             (WeightForm::F32, _) | (_, BlockType::F32 | BlockType::F16 | BlockType::Bf16) => {
-                return Panels::new(tensor.bytes, block_type, n_in).map(Self::F32);
+                return Panels::new(&bytes, block_type, n_in).map(Self::F32);
             }
             (_, BlockType::Q4_0) => GgmlDType::Q4_0,
             (_, BlockType::Q5_0) => GgmlDType::Q5_0,
@@ -73,7 +76,7 @@ impl Linear {
             (_, BlockType::Q5K) => GgmlDType::Q5K,
             (_, BlockType::Q6K) => GgmlDType::Q6K,
         };
-        let storage = QStorage::from_data(tensor.bytes.into(), &Device::Cpu, packed)?;
+        let storage = QStorage::from_data(bytes.into(), &Device::Cpu, packed)?;
         let weights = QTensor::new(storage, (n_out, n_in))?;
         Ok(Self::Packed(Arc::new(weights)))
     }

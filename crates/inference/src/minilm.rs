@@ -15,6 +15,7 @@ use crate::{
     math::{layer_norm, softmax},
     rows::Rows,
     safetensors::Safetensors,
+    tensor_source::TensorSource,
 };
 
 /// Tokens of a text that count; the model was trained with so many.
@@ -75,9 +76,7 @@ struct Norm {
 impl Embedder {
     /// Loads `model.safetensors`, `tokenizer.json` and `config.json` from `dir`.
     ///
-    /// The weights are mapped only while this runs. The caller makes sure that
-    /// nobody truncates or writes to them meanwhile: a file that shrinks then
-    /// ends the process (`SIGBUS`).
+    /// The weights are read, never mapped: a file that shrinks meanwhile is an error.
     ///
     /// # Errors
     /// [`InferenceError::Io`], [`InferenceError::Corrupt`].
@@ -86,20 +85,15 @@ impl Embedder {
         let tokenizer = load_tokenizer(&dir.join("tokenizer.json"))?;
         let file = Safetensors::open(&dir.join("model.safetensors"))?;
         let hidden = config.hidden_size;
-        let types = file.tensor(
-            "embeddings.token_type_embeddings.weight",
-            &[config.type_vocab_size, hidden],
-        )?;
-        let words = file.tensor(
-            "embeddings.word_embeddings.weight",
-            &[config.vocab_size, hidden],
-        )?;
+        let table = |name: &str, n_rows| {
+            let name = format!("embeddings.{name}.weight");
+            file.tensor(&name, &[n_rows, hidden])?.to_f32()
+        };
+        let types = table("token_type_embeddings", config.type_vocab_size)?;
+        let words = table("word_embeddings", config.vocab_size)?;
         let mut words = Rows::new(words, hidden);
         words.add_bias(&types[..hidden]);
-        let positions = file.tensor(
-            "embeddings.position_embeddings.weight",
-            &[config.max_position_embeddings, hidden],
-        )?;
+        let positions = table("position_embeddings", config.max_position_embeddings)?;
         let loader = Loader {
             file: &file,
             config: &config,
@@ -359,18 +353,19 @@ impl Loader<'_> {
     fn dense(&self, name: &str, n_out: usize, n_in: usize) -> Result<Dense, InferenceError> {
         let weights = self
             .file
-            .tensor(&format!("{name}.weight"), &[n_out, n_in])?;
+            .tensor(&format!("{name}.weight"), &[n_out, n_in])?
+            .to_f32()?;
         Ok(Dense {
             weights: Linear::from_f32(&weights, n_in)?,
-            bias: self.file.tensor(&format!("{name}.bias"), &[n_out])?,
+            bias: self.file.vector(&format!("{name}.bias"), n_out)?,
         })
     }
 
     fn norm(&self, name: &str) -> Result<Norm, InferenceError> {
-        let shape = [self.config.hidden_size];
+        let len = self.config.hidden_size;
         Ok(Norm {
-            weight: self.file.tensor(&format!("{name}.weight"), &shape)?,
-            bias: self.file.tensor(&format!("{name}.bias"), &shape)?,
+            weight: self.file.vector(&format!("{name}.weight"), len)?,
+            bias: self.file.vector(&format!("{name}.bias"), len)?,
             eps: self.config.layer_norm_eps,
         })
     }

@@ -1,4 +1,4 @@
-//! GGUF files: our own bounded reader over the mapping, split files included.
+//! GGUF files: our own bounded reader, split files included.
 //!
 //! The loader of the tensor library panics on hostile files, so none of it is
 //! used. Here a bad file is an error that names the field, the byte and the
@@ -10,4 +10,4 @@ mod header;
 mod weights;
 
 pub(crate) use header::Metadata;
-pub(crate) use weights::{RowFile, TensorBytes, Weights};
+pub(crate) use weights::Weights;

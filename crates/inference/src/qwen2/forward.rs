@@ -106,11 +106,14 @@ fn embed(
     tokens: &[TokenId],
 ) -> Result<Rows, InferenceError> {
     let mut hidden = vec![0.0; tokens.len() * config.hidden_size];
+    let mut scratch = Vec::new();
     for (token, row) in tokens
         .iter()
         .zip(hidden.chunks_exact_mut(config.hidden_size))
     {
-        layers.embeddings.read(token.0 as usize, row)?;
+        let row_idx = token.0 as usize;
+        let rows = row_idx..row_idx + 1;
+        layers.embeddings.read_rows_f32(rows, &mut scratch, row)?;
     }
     Ok(Rows::new(hidden, config.hidden_size))
 }

@@ -50,9 +50,7 @@ pub struct Qwen2 {
 impl Qwen2 {
     /// Loads a GGUF model; the parts of a split one in their order.
     ///
-    /// The files are mapped only while this runs. The caller makes sure that
-    /// nobody truncates or writes to them meanwhile: a file that shrinks then
-    /// ends the process (`SIGBUS`).
+    /// The files are read, never mapped: a file that shrinks meanwhile is an error.
     ///
     /// # Errors
     /// [`InferenceError::Io`], [`InferenceError::Corrupt`] for a file that is

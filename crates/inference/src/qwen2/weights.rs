@@ -8,14 +8,15 @@ use super::{Identity, Qwen2, attention::RotaryTable};
 use crate::{
     config::{LoadOptions, ModelConfig, WeightForm},
     error::{Fault, InferenceError},
-    gguf::{RowFile, Weights},
+    gguf::Weights,
     linear::Linear,
+    tensor_source::{StoredTensor, TensorSource},
     tokenizer::Tokenizer,
 };
 
 pub(super) struct Layers {
     identity: Identity,
-    pub(super) embeddings: RowFile,
+    pub(super) embeddings: StoredTensor,
     pub(super) rotary: RotaryTable,
     pub(super) decoder: Vec<DecoderLayer>,
     /// `(hidden_size,)`.
@@ -66,7 +67,10 @@ pub(super) fn load(
     workers: rayon::ThreadPool,
 ) -> Result<Qwen2, InferenceError> {
     let weights = Weights::open(files)?;
-    let (config, tokenizer) = describe(&weights).map_err(|fault| fault.in_file(weights.path()))?;
+    let embeddings = weights.find(EMBEDDINGS)?;
+    let tied = weights.find(HEAD)?.is_none();
+    let (config, tokenizer) =
+        describe(&weights, embeddings, tied).map_err(|fault| fault.in_file(weights.path()))?;
     let max_context_tokens = options
         .max_context_tokens
         .min(config.max_position_embeddings);
@@ -81,7 +85,7 @@ pub(super) fn load(
         HEAD
     };
     let table_shape = [config.vocab_size, config.hidden_size];
-    weights.tensor(EMBEDDINGS, &table_shape)?;
+    let embeddings = weights.tensor(EMBEDDINGS, &table_shape)?;
     let (decoder, head) = workers.install(|| {
         rayon::join(
             || {
@@ -95,10 +99,9 @@ pub(super) fn load(
     });
     let (decoder, head) = (decoder?, head?);
     let final_norm = weights.vector("output_norm.weight", config.hidden_size)?;
-    let missing = Fault::missing(EMBEDDINGS).in_file(weights.path());
     let layers = Layers {
         identity: Arc::new(()),
-        embeddings: weights.into_row_file(EMBEDDINGS).ok_or(missing)?,
+        embeddings,
         rotary: RotaryTable::new(config.head_dim(), config.rope_theta, max_context_tokens),
         decoder,
         final_norm,
@@ -113,13 +116,14 @@ pub(super) fn load(
     })
 }
 
-fn describe(weights: &Weights) -> Result<(ModelConfig, Tokenizer), Fault> {
+fn describe(
+    weights: &Weights,
+    embeddings: Option<StoredTensor>,
+    tied: bool,
+) -> Result<(ModelConfig, Tokenizer), Fault> {
     let metadata = weights.metadata();
-    let embeddings = weights
-        .find(EMBEDDINGS)
-        .ok_or_else(|| Fault::missing(EMBEDDINGS))?;
-    let vocab_size = embeddings.entry.shape[0];
-    let tied = weights.find(HEAD).is_none();
+    let embeddings = embeddings.ok_or_else(|| Fault::missing(EMBEDDINGS))?;
+    let vocab_size = embeddings.n_rows();
     let config = ModelConfig::from_metadata(&metadata, vocab_size, tied)?;
     let tokenizer = Tokenizer::from_metadata(&metadata)?;
     if tokenizer.n_tokens() > vocab_size {

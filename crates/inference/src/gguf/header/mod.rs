@@ -4,9 +4,14 @@ use std::{collections::HashMap, ops::Range};
 
 use crate::{
     bytes::{Cursor, limit},
-    error::{Corruption, Fault},
+    error::{Corruption, Fault, InferenceError},
+    model_file::ModelFile,
     quant::BlockType,
 };
+
+/// Enough for the header of any Qwen2.5 (6 MB, most of it the vocabulary).
+const FIRST_READ_BYTES: usize = 8 << 20;
+const MAX_HEADER_BYTES: usize = 64 << 20;
 
 /// Far above any real file; a bound on work, not on memory.
 const MAX_METADATA: u64 = 1 << 16;
@@ -20,9 +25,13 @@ const MAX_ALIGNMENT: u64 = 1 << 16;
 /// The parsed header of one file.
 #[derive(Debug)]
 pub(crate) struct Header {
-    metadata: HashMap<String, Value>,
+    pub(crate) values: Values,
     pub(crate) tensors: Vec<TensorEntry>,
 }
+
+/// The metadata; texts and arrays are still in the bytes of the header.
+#[derive(Debug)]
+pub(crate) struct Values(HashMap<String, Value>);
 
 /// One tensor as the file describes it; its bytes lie inside the file.
 #[derive(Clone, Debug)]
@@ -58,8 +67,43 @@ const TYPE_ARRAY: u32 = 9;
 const TYPE_I32: u32 = 5;
 
 impl Header {
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Fault> {
-        let mut cursor = Cursor::new(bytes);
+    /// Reads the header and as much of the file as it lies in, at most 64 MiB.
+    ///
+    /// The bytes are those that [`Metadata::new`] wants.
+    pub(crate) fn read(file: &ModelFile) -> Result<(Self, Vec<u8>), InferenceError> {
+        let file_len = usize::try_from(file.len()).unwrap_or(usize::MAX);
+        let mut bytes = Vec::new();
+        let mut n_bytes = FIRST_READ_BYTES.min(file_len);
+        loop {
+            file.read_start("header", n_bytes, &mut bytes)?;
+            let fault = match Self::parse(&bytes, file.len()) {
+                Ok(header) => return Ok((header, bytes)),
+                Err(fault) => fault,
+            };
+            n_bytes = match fault.corruption {
+                Corruption::Truncated { needed, available }
+                    if needed <= available && n_bytes < MAX_HEADER_BYTES.min(file_len) =>
+                {
+                    (2 * n_bytes).min(MAX_HEADER_BYTES).min(file_len)
+                }
+                Corruption::Truncated { needed, available } if needed <= available => {
+                    let beyond = Corruption::OverLimit {
+                        value: fault.at.saturating_add(needed),
+                        limit: MAX_HEADER_BYTES as u64,
+                    };
+                    return Err(Fault::new("header", 0, beyond).in_file(file.path()));
+                }
+                _ => return Err(fault.in_file(file.path())),
+            };
+        }
+    }
+
+    /// `bytes` are the first of a file of `file_len`.
+    ///
+    /// A [`Corruption::Truncated`] that needs no more than the file has means
+    /// that more bytes of it must be given.
+    pub(crate) fn parse(bytes: &[u8], file_len: u64) -> Result<Self, Fault> {
+        let mut cursor = Cursor::of_start(bytes, file_len);
         let magic = cursor.take(4, "magic")?;
         if magic != b"GGUF" {
             return Err(Fault::unexpected("magic", "GGUF", magic.escape_ascii()));
@@ -81,17 +125,13 @@ impl Header {
         let data_start = (cursor.offset() as u64).next_multiple_of(alignment);
         let tensors = entries
             .into_iter()
-            .map(|raw| raw.place(data_start, alignment, bytes.len()))
+            .map(|raw| raw.place(data_start, alignment, file_len))
             .collect::<Result<Vec<_>, _>>()?;
         refuse_overlaps(&tensors)?;
-        Ok(Self { metadata, tensors })
-    }
-
-    pub(crate) fn metadata<'a>(&'a self, bytes: &'a [u8]) -> Metadata<'a> {
-        Metadata {
-            values: &self.metadata,
-            bytes,
-        }
+        Ok(Self {
+            values: Values(metadata),
+            tensors,
+        })
     }
 }
 
@@ -149,7 +189,7 @@ fn read_array(cursor: &mut Cursor<'_>, key: &str) -> Result<Array, Fault> {
         10..=12 => 8,
         TYPE_STRING => {
             // Each string takes at least its length field: refuse before looping.
-            limit(count, cursor.remaining() as u64 / 8, key, at + 4)?;
+            limit(count, cursor.remaining() / 8, key, at + 4)?;
             for _ in 0..count {
                 cursor.string(MAX_STRING_BYTES, key)?;
             }
@@ -240,7 +280,7 @@ impl RawTensor {
         })
     }
 
-    fn place(self, data_start: u64, alignment: u64, file_len: usize) -> Result<TensorEntry, Fault> {
+    fn place(self, data_start: u64, alignment: u64, file_len: u64) -> Result<TensorEntry, Fault> {
         if !self.relative_offset.is_multiple_of(alignment) {
             let expected = format!("an offset that is a multiple of {alignment}");
             return Err(Fault::unexpected(self.name, expected, self.relative_offset).at(self.at));
@@ -250,10 +290,10 @@ impl RawTensor {
             .checked_add(self.relative_offset)
             .ok_or_else(overflow)?;
         let end = start.checked_add(self.n_bytes).ok_or_else(overflow)?;
-        if end > file_len as u64 {
+        if end > file_len {
             let truncated = Corruption::Truncated {
                 needed: self.n_bytes,
-                available: (file_len as u64).saturating_sub(start),
+                available: file_len.saturating_sub(start),
             };
             return Err(Fault::new(self.name, self.at, truncated));
         }
@@ -289,6 +329,11 @@ pub(crate) struct Metadata<'a> {
 }
 
 impl<'a> Metadata<'a> {
+    /// `values` were parsed from these `bytes`.
+    pub(crate) fn new(Values(values): &'a Values, bytes: &'a [u8]) -> Self {
+        Self { values, bytes }
+    }
+
     fn required<T>(&self, key: &str, value: Option<T>) -> Result<T, Fault> {
         value.ok_or_else(|| Fault::missing(key))
     }

@@ -4,6 +4,10 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 
+fn parse(bytes: &[u8]) -> Result<Header, Fault> {
+    Header::parse(bytes, bytes.len() as u64)
+}
+
 const GOLDEN: &[u8] = include_bytes!("../../../../../models/golden/qwen2-tiny/model.gguf");
 
 /// Writes a header: metadata entries, then tensors, then data.
@@ -62,14 +66,14 @@ impl File {
     }
 
     fn fault(self) -> Fault {
-        Header::parse(&self.bytes()).unwrap_err()
+        parse(&self.bytes()).unwrap_err()
     }
 }
 
 #[test]
 fn a_tensor_is_placed_behind_the_aligned_header() {
     let bytes = file().tensor("t", &[8, 2], 0, 32).bytes();
-    let header = Header::parse(&bytes).unwrap();
+    let header = parse(&bytes).unwrap();
     let tensor = &header.tensors[0];
     assert_eq!(tensor.shape, [2, 8]);
     assert_eq!(tensor.range, bytes.len() - 256 + 32..bytes.len() - 256 + 96);
@@ -90,7 +94,7 @@ fn absurd_counts_are_refused_before_any_loop() {
     for (offset, what) in [(8, "tensor count"), (16, "metadata count")] {
         let mut bytes = file().bytes();
         bytes[offset..offset + 8].copy_from_slice(&u64::MAX.to_le_bytes());
-        let fault = Header::parse(&bytes).unwrap_err();
+        let fault = parse(&bytes).unwrap_err();
         assert_eq!(fault.what, what);
         assert_eq!(fault.at, offset as u64);
     }
@@ -164,16 +168,16 @@ fn other_formats_and_versions_are_refused() {
         b"GGUF\x01\0\0\0",
         b"GGUF\0\0\0\x03",
     ] {
-        assert!(Header::parse(start).is_err(), "{start:?}");
+        assert!(parse(start).is_err(), "{start:?}");
     }
 }
 
 #[test]
 fn every_truncation_of_a_real_header_is_an_error() {
-    let header = Header::parse(GOLDEN).unwrap();
+    let header = parse(GOLDEN).unwrap();
     let end = header.tensors.iter().map(|tensor| tensor.range.end).max();
     for len in (0..GOLDEN.len()).filter(|len| *len < 8_000 || len % 997 == 0) {
-        let parsed = Header::parse(&GOLDEN[..len]);
+        let parsed = parse(&GOLDEN[..len]);
         assert_eq!(parsed.is_err(), len < end.unwrap(), "{len}");
     }
 }
@@ -187,7 +191,7 @@ fn random_damage_to_a_real_header_never_panics() {
             let at = random.random_range(0..8_000);
             bytes[at] = random.random();
         }
-        if let Ok(header) = Header::parse(&bytes) {
+        if let Ok(header) = parse(&bytes) {
             assert!(header.tensors.iter().all(|t| t.range.end <= bytes.len()));
         }
     }
