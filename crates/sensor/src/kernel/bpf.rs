@@ -13,6 +13,7 @@ use aya::{
     programs::{BtfTracePoint, Iter, ProgramError, tp_btf::BtfTracePointLinkId},
 };
 use inwarden_types::BootTime;
+use nix::sys::signal::SigSet;
 use rustix::{
     event::{Timespec, epoll},
     io::Errno,
@@ -60,6 +61,7 @@ impl Bpf {
     /// `own_tgid`: events of this process are left out; 0 leaves out none.
     pub(crate) fn attach(config: &SensorConfig, own_tgid: u32) -> Result<Self, SensorError> {
         let btf = Btf::from_sys_fs().map_err(|error| rejected("kernel BTF", &error))?;
+        let signals = BlockedSignals::new();
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
             .map_max_entries("control", config.ring_bytes)
@@ -73,6 +75,7 @@ impl Bpf {
         let seed: &mut Iter = program(&mut ebpf, "inwarden_seed")?;
         retry_interrupted(|| seed.load("task", &btf))
             .map_err(|error| program_error("inwarden_seed", &error))?;
+        drop(signals);
         drop(btf);
         trim::return_free_memory();
 
@@ -204,8 +207,41 @@ fn load(ebpf: &mut Ebpf, name: &str, hook: &str, btf: &Btf) -> Result<(), Sensor
     retry_interrupted(|| tracepoint.load(hook, btf)).map_err(|error| program_error(name, &error))
 }
 
-/// The verifier gives up with EAGAIN when a signal is pending; libbpf tries
-/// again as well.
+/// This thread without signals, until dropped.
+///
+/// The verifier gives up with EAGAIN when a signal is pending, and a process
+/// whose children end all the time always has one: on a loaded machine no
+/// number of attempts is enough. Blocked signals are not pending for it; they
+/// go to another thread, or wait.
+struct BlockedSignals(Option<SigSet>);
+
+impl BlockedSignals {
+    fn new() -> Self {
+        let before = SigSet::thread_get_mask().and_then(|before| {
+            SigSet::all().thread_block()?;
+            Ok(before)
+        });
+        // Without it a load may be interrupted, and is then tried again.
+        Self(
+            before
+                .inspect_err(|error| tracing::warn!(%error, "signals stay open"))
+                .ok(),
+        )
+    }
+}
+
+impl Drop for BlockedSignals {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0
+            && let Err(error) = before.thread_set_mask()
+        {
+            tracing::warn!(%error, "the signal mask cannot be restored");
+        }
+    }
+}
+
+/// The verifier gives up with EAGAIN when a signal is pending, SIGSTOP for one,
+/// which cannot be blocked; libbpf tries again as well.
 fn retry_interrupted<T, E: Error + 'static>(
     mut attempt: impl FnMut() -> Result<T, E>,
 ) -> Result<T, E> {
