@@ -13,7 +13,10 @@ use inwarden_kernels::{Int8Matrix, Int8Rows, PANEL_WIDTH as INT8_PANEL_WIDTH, Va
 use rayon::prelude::*;
 
 use crate::{
-    config::WeightForm, error::InferenceError, quant::BlockType, rows::Rows,
+    config::WeightForm,
+    error::InferenceError,
+    quant::{BlockType, dequantize},
+    rows::Rows,
     tensor_source::StoredTensor,
 };
 
@@ -70,7 +73,9 @@ impl Linear {
                 return Panels::new(&bytes, block_type, n_in).map(Self::F32);
             }
             (_, BlockType::Q4_0) => GgmlDType::Q4_0,
+            (_, BlockType::Q4_1) => GgmlDType::Q4_1,
             (_, BlockType::Q5_0) => GgmlDType::Q5_0,
+            (_, BlockType::Q5_1) => GgmlDType::Q5_1,
             (_, BlockType::Q8_0) => GgmlDType::Q8_0,
             (_, BlockType::Q4K) => GgmlDType::Q4K,
             (_, BlockType::Q5K) => GgmlDType::Q5K,
@@ -112,7 +117,7 @@ fn int8(bytes: &[u8], block_type: BlockType, n_in: usize) -> Int8Matrix {
         .zip(bytes.par_chunks(INT8_PANEL_WIDTH * row_bytes))
         .for_each(|(mut panel, bytes)| {
             let mut rows = vec![0.0; bytes.len() / row_bytes * n_in];
-            block_type.dequantize(bytes, &mut rows);
+            dequantize(block_type, bytes, &mut rows);
             panel.fill(&rows);
         });
     matrix
@@ -192,7 +197,7 @@ impl Panels {
 /// Unpacks rows of weights and writes them as the columns of `panel`.
 fn transpose(bytes: &[u8], block_type: BlockType, n_in: usize, panel: &mut [f32]) {
     let mut rows = vec![0.0; panel.len()];
-    block_type.dequantize(bytes, &mut rows);
+    dequantize(block_type, bytes, &mut rows);
     let width = panel.len() / n_in;
     for (column, row) in rows.chunks_exact(n_in).enumerate() {
         for (to, weight) in panel[column..].iter_mut().step_by(width).zip(row) {

@@ -8,7 +8,7 @@ use std::{ops::Range, path::Path, sync::Arc};
 use crate::{
     error::{Corruption, Fault, InferenceError},
     model_file::ModelFile,
-    quant::BlockType,
+    quant::{BlockType, dequantize},
 };
 
 /// The tensors of one model, over one or several files.
@@ -109,7 +109,7 @@ impl StoredTensor {
         }
         let bytes = &mut scratch[..n_bytes];
         self.read_rows(rows, bytes)?;
-        self.block_type.dequantize(bytes, values);
+        dequantize(self.block_type, bytes, values);
         Ok(())
     }
 

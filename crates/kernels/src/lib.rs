@@ -24,8 +24,10 @@
 
 mod int8;
 mod pool;
+mod unpack;
 mod variant;
 
 pub use int8::{GROUP, Int8Matrix, Int8Rows, PANEL_WIDTH};
 pub use pool::Pool;
+pub use unpack::BlockType;
 pub use variant::Variant;

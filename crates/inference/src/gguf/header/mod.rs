@@ -6,7 +6,7 @@ use crate::{
     bytes::{Cursor, limit},
     error::{Corruption, Fault, InferenceError},
     model_file::ModelFile,
-    quant::BlockType,
+    quant::{self, BlockType},
 };
 
 /// Enough for the header of any Qwen2.5 (6 MB, most of it the vocabulary).
@@ -257,9 +257,9 @@ impl RawTensor {
         shape.reverse();
         let type_id = cursor.u32(&name)?;
         let relative_offset = cursor.u64(&name)?;
-        let Some(block_type) = BlockType::from_ggml(type_id) else {
-            let expected = "F32, F16, BF16, Q4_0, Q5_0, Q8_0, Q4_K, Q5_K or Q6_K";
-            return Err(Fault::unexpected(name, expected, format_args!("type {type_id}")).at(at));
+        let Some(block_type) = quant::from_ggml(type_id) else {
+            let found = format_args!("type {type_id}");
+            return Err(Fault::unexpected(name, quant::NAMES, found).at(at));
         };
         let (block_len, block_bytes) = (block_type.block_len(), block_type.block_bytes());
         let width = shape.last().copied().unwrap_or_default();
