@@ -32,6 +32,7 @@
 
 mod bytes;
 mod chat;
+mod checkpoint;
 mod config;
 mod error;
 mod gguf;

@@ -11,6 +11,11 @@ use crate::{
     quant::{BlockType, dequantize},
 };
 
+/// The embedding table: `(vocab_size, hidden_size)`.
+pub(crate) const EMBEDDINGS: &str = "token_embd.weight";
+/// The head: `(vocab_size, hidden_size)`; absent where it is the embedding table.
+pub(crate) const HEAD: &str = "output.weight";
+
 /// The tensors of one model, over one or several files.
 pub(crate) trait TensorSource: Send + Sync {
     /// The tensor with this name, if there is one.

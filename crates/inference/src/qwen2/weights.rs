@@ -6,12 +6,11 @@ use rayon::prelude::*;
 
 use super::{Identity, Qwen2, attention::RotaryTable};
 use crate::{
+    checkpoint::Checkpoint,
     config::{LoadOptions, ModelConfig, WeightForm},
-    error::{Fault, InferenceError},
-    gguf::Weights,
+    error::InferenceError,
     linear::Linear,
-    tensor_source::{StoredTensor, TensorSource},
-    tokenizer::Tokenizer,
+    tensor_source::{EMBEDDINGS, HEAD, StoredTensor, TensorSource},
 };
 
 pub(super) struct Layers {
@@ -52,9 +51,6 @@ pub(super) struct Biased {
     pub(super) bias: Vec<f32>,
 }
 
-const EMBEDDINGS: &str = "token_embd.weight";
-const HEAD: &str = "output.weight";
-
 impl Layers {
     pub(super) fn identity(&self) -> &Identity {
         &self.identity
@@ -66,17 +62,14 @@ pub(super) fn load(
     options: &LoadOptions,
     workers: rayon::ThreadPool,
 ) -> Result<Qwen2, InferenceError> {
-    let weights = Weights::open(files)?;
-    let embeddings = weights.find(EMBEDDINGS)?;
-    let tied = weights.find(HEAD)?.is_none();
-    let (config, tokenizer) =
-        describe(&weights, embeddings, tied).map_err(|fault| fault.in_file(weights.path()))?;
+    let checkpoint = Checkpoint::open(files)?;
+    let (weights, config) = (checkpoint.tensors(), checkpoint.config());
     let max_context_tokens = options
         .max_context_tokens
         .min(config.max_position_embeddings);
     let loader = Loader {
-        weights: &weights,
-        config: &config,
+        weights,
+        config,
         form: options.weight_form,
     };
     let head_name = if config.tie_word_embeddings {
@@ -86,18 +79,18 @@ pub(super) fn load(
     };
     let table_shape = [config.vocab_size, config.hidden_size];
     let embeddings = weights.tensor(EMBEDDINGS, &table_shape)?;
-    let (decoder, head) = workers.install(|| {
-        rayon::join(
-            || {
-                (0..config.num_hidden_layers)
-                    .into_par_iter()
-                    .map(|layer_idx| loader.decoder_layer(layer_idx))
-                    .collect::<Result<Vec<_>, _>>()
-            },
-            || loader.linear(head_name, table_shape),
-        )
+    // Reading the vocabulary takes one thread long enough to be worth a task.
+    let (tokenizer, (decoder, head)) = workers.install(|| {
+        let decoder = || {
+            (0..config.num_hidden_layers)
+                .into_par_iter()
+                .map(|layer_idx| loader.decoder_layer(layer_idx))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let head = || loader.linear(head_name, table_shape);
+        rayon::join(|| checkpoint.tokenizer(), || rayon::join(decoder, head))
     });
-    let (decoder, head) = (decoder?, head?);
+    let (tokenizer, decoder, head) = (tokenizer?, decoder?, head?);
     let final_norm = weights.vector("output_norm.weight", config.hidden_size)?;
     let layers = Layers {
         identity: Arc::new(()),
@@ -108,7 +101,7 @@ pub(super) fn load(
         head,
     };
     Ok(Qwen2 {
-        config,
+        config: config.clone(),
         tokenizer,
         layers,
         workers,
@@ -116,26 +109,8 @@ pub(super) fn load(
     })
 }
 
-fn describe(
-    weights: &Weights,
-    embeddings: Option<StoredTensor>,
-    tied: bool,
-) -> Result<(ModelConfig, Tokenizer), Fault> {
-    let metadata = weights.metadata();
-    let embeddings = embeddings.ok_or_else(|| Fault::missing(EMBEDDINGS))?;
-    let vocab_size = embeddings.n_rows();
-    let config = ModelConfig::from_metadata(&metadata, vocab_size, tied)?;
-    let tokenizer = Tokenizer::from_metadata(&metadata)?;
-    if tokenizer.n_tokens() > vocab_size {
-        let expected = format!("at most {vocab_size} tokens, the rows of {EMBEDDINGS}");
-        let found = tokenizer.n_tokens();
-        return Err(Fault::unexpected("tokenizer.ggml.tokens", expected, found));
-    }
-    Ok((config, tokenizer))
-}
-
 struct Loader<'a> {
-    weights: &'a Weights,
+    weights: &'a dyn TensorSource,
     config: &'a ModelConfig,
     form: WeightForm,
 }
