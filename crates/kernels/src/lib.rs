@@ -1,7 +1,7 @@
 //! CPU number-crunching with runtime dispatch.
 //!
-//! Now: products of int8 weights, with a scale per [`GROUP`] inputs, and
-//! activations that are quantised on the fly. Each instruction set has a
+//! Now: products of weights of 8 and 4 bits with activations that are quantised
+//! on the fly, with a scale per [`GROUP`] inputs. Each instruction set has a
 //! variant of its own, chosen at run time by [`Variant::detect`]; all variants
 //! give bitwise the same numbers as the scalar one, whatever the number of rows
 //! in a call, because the integer sums are exact and every output adds its
@@ -22,12 +22,16 @@
     expect(dead_code, reason = "the vector variants are for x86-64")
 )]
 
-mod int8;
+mod functions;
+mod matrix;
 mod pool;
 mod unpack;
 mod variant;
 
-pub use int8::{GROUP, Int8Matrix, Int8Rows, PANEL_WIDTH};
+pub use matrix::{
+    GROUP, Int4Matrix, Int4PanelMut, Int8Matrix, Int8PanelMut, Int8Rows, PANEL_WIDTH, Product,
+    Q4_K_BLOCK_BYTES, QuantizedMatrix, QuantizedRows, SUPER_BLOCK, Write, multiply,
+};
 pub use pool::Pool;
 pub use unpack::BlockType;
 pub use variant::Variant;

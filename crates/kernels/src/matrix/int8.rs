@@ -1,0 +1,216 @@
+//! Weights of 8 bits.
+
+use std::ops::Range;
+
+use super::{
+    GROUP, PANEL_WIDTH, QUAD, QuantizedRows, VECTORS,
+    blocks::{Int8Block, QUADS},
+    columns, kernel, quantize,
+};
+use crate::{Variant, variant::compiled_for};
+
+/// `W` of shape `(n_out, n_in)`, quantised and packed in panels of
+/// [`PANEL_WIDTH`] outputs.
+///
+/// Inputs are padded with zeros to a multiple of [`GROUP`], outputs to one of
+/// [`PANEL_WIDTH`]. Takes about `n_out * n_in * 1.03` bytes.
+#[derive(Clone, Debug)]
+pub struct Int8Matrix {
+    /// `(n_panels, n_groups)`.
+    blocks: Box<[Int8Block]>,
+    n_in: usize,
+    n_out: usize,
+    variant: Variant,
+}
+
+impl Int8Matrix {
+    /// A matrix of zeros to be filled panel by panel.
+    ///
+    /// `variant`: which instructions the filling uses.
+    ///
+    /// # Panics
+    /// If `n_in` is 0.
+    #[must_use]
+    pub fn zeros(n_out: usize, n_in: usize, variant: Variant) -> Self {
+        assert!(n_in > 0, "a matrix has at least one input");
+        let n_blocks = columns::n_panels(n_out) * n_in.div_ceil(GROUP);
+        Self {
+            blocks: Int8Block::zeroed(n_blocks),
+            n_in,
+            n_out,
+            variant,
+        }
+    }
+
+    /// Quantises `weights`, `(n_out, n_in)`, f32, row-major.
+    ///
+    /// # Panics
+    /// If `n_in` is 0.
+    #[must_use]
+    pub fn from_f32(weights: &[f32], n_in: usize, variant: Variant) -> Self {
+        let mut matrix = Self::zeros(weights.len() / n_in.max(1), n_in, variant);
+        let panels = weights.chunks(PANEL_WIDTH * n_in);
+        for (mut panel, rows) in matrix.panels_mut().into_iter().zip(panels) {
+            panel.fill(rows);
+        }
+        matrix
+    }
+
+    /// The panels, to be filled, on any thread each.
+    pub fn panels_mut(&mut self) -> Vec<Int8PanelMut<'_>> {
+        let (n_in, variant) = (self.n_in, self.variant);
+        self.blocks
+            .chunks_exact_mut(n_in.div_ceil(GROUP))
+            .map(|blocks| Int8PanelMut {
+                blocks,
+                n_in,
+                variant,
+            })
+            .collect()
+    }
+
+    /// How many inputs.
+    #[must_use]
+    pub fn n_in(&self) -> usize {
+        self.n_in
+    }
+
+    /// How many outputs.
+    #[must_use]
+    pub fn n_out(&self) -> usize {
+        self.n_out
+    }
+
+    /// The bytes its weights and scales take, padding counted.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        size_of_val(&*self.blocks)
+    }
+
+    /// The outputs with these indices, in this order, as a matrix of their own
+    /// that gives bitwise the same numbers for them.
+    ///
+    /// # Panics
+    /// If there is no such output.
+    #[must_use]
+    pub fn select_outputs(&self, outputs: &[usize]) -> Self {
+        let mut selected = Self::zeros(outputs.len(), self.n_in, self.variant);
+        let n_groups = self.n_in.div_ceil(GROUP);
+        let panels = selected.blocks.chunks_exact_mut(n_groups);
+        for (panel, outputs) in panels.zip(outputs.chunks(PANEL_WIDTH)) {
+            for (to_column, &output) in outputs.iter().enumerate() {
+                assert!(output < self.n_out, "output {output} of {}", self.n_out);
+                let from_column = output % PANEL_WIDTH;
+                for (to, from) in panel.iter_mut().zip(self.panel(output / PANEL_WIDTH)) {
+                    to.scales[to_column] = from.scales[from_column];
+                    for (to, from) in to.weights.iter_mut().zip(&from.weights) {
+                        let quad = from.as_flattened().as_chunks::<QUAD>().0[from_column];
+                        to.as_flattened_mut().as_chunks_mut::<QUAD>().0[to_column] = quad;
+                    }
+                }
+            }
+        }
+        selected
+    }
+
+    /// How many panels.
+    #[must_use]
+    pub fn n_panels(&self) -> usize {
+        columns::n_panels(self.n_out)
+    }
+
+    /// The outputs that panel `panel_idx` computes, without padding.
+    #[must_use]
+    pub fn columns(&self, panel_idx: usize) -> Range<usize> {
+        columns::of_panel(self.n_out, panel_idx)
+    }
+
+    /// The groups of panel `panel_idx`.
+    pub(super) fn panel(&self, panel_idx: usize) -> &[Int8Block] {
+        let n_groups = self.n_in.div_ceil(GROUP);
+        &self.blocks[panel_idx * n_groups..][..n_groups]
+    }
+
+    /// Multiplies `rows` with one panel. `out`: `(n_rows, PANEL_WIDTH)`, f32,
+    /// row-major; the columns beyond [`Int8Matrix::columns`] become 0.
+    ///
+    /// # Panics
+    /// If the shapes do not fit, or there is no such panel.
+    pub fn product(&self, panel_idx: usize, rows: &Int8Rows, out: &mut [f32]) {
+        assert_eq!(rows.0.n_in(), self.n_in, "the inputs of both sides");
+        assert_eq!(out.len(), rows.n_rows() * PANEL_WIDTH);
+        let n_columns = self.columns(panel_idx).len();
+        let mut sums = [kernel::Sums::ZERO];
+        for (row_idx, out) in out.chunks_exact_mut(PANEL_WIDTH).enumerate() {
+            sums[0] = kernel::Sums::ZERO;
+            let row = rows.0.view().part(row_idx, 1, 0);
+            kernel::int8(self.variant, self.panel(panel_idx), row, &mut sums);
+            out[..n_columns].copy_from_slice(&sums[0].0[..n_columns]);
+            out[n_columns..].fill(0.0);
+        }
+    }
+}
+
+/// Activations for [`Int8Matrix::product`].
+#[derive(Clone, Debug)]
+pub struct Int8Rows(QuantizedRows);
+
+impl Int8Rows {
+    /// Quantises `rows`, `(n_rows, n_in)`, f32, row-major. Each row by itself.
+    ///
+    /// # Panics
+    /// If the rows are not whole, or `n_in` is 0.
+    #[must_use]
+    pub fn from_f32(rows: &[f32], n_in: usize) -> Self {
+        let mut quantized = QuantizedRows::new();
+        quantized.quantize_here(Variant::detect(), rows, n_in);
+        Self(quantized)
+    }
+
+    /// How many rows.
+    #[must_use]
+    pub fn n_rows(&self) -> usize {
+        self.0.n_rows()
+    }
+}
+
+/// One panel of an [`Int8Matrix`] under construction.
+#[derive(Debug)]
+pub struct Int8PanelMut<'a> {
+    blocks: &'a mut [Int8Block],
+    n_in: usize,
+    variant: Variant,
+}
+
+impl Int8PanelMut<'_> {
+    /// Quantises up to [`PANEL_WIDTH`] rows of `W`, `(n, n_in)`, f32, row-major.
+    ///
+    /// # Panics
+    /// If there are more rows, or they are not whole.
+    pub fn fill(&mut self, rows: &[f32]) {
+        assert!(rows.len().is_multiple_of(self.n_in) && rows.len() <= self.n_in * PANEL_WIDTH);
+        let blocks = &mut *self.blocks;
+        for (column, row) in rows.chunks_exact(self.n_in).enumerate() {
+            compiled_for!(
+                self.variant,
+                fill_column(blocks: &mut [Int8Block], column: usize, row: &[f32])
+            );
+        }
+    }
+}
+#[inline(always)]
+fn fill_column(blocks: &mut [Int8Block], column: usize, row: &[f32]) {
+    let mut quantised = [0_i8; GROUP];
+    for (block, group) in blocks.iter_mut().zip(row.chunks(GROUP)) {
+        block.scales[column] = quantize::weights(group, &mut quantised);
+        let quads = quantised.as_chunks::<QUAD>().0;
+        for (to, quad) in block.weights.iter_mut().zip(quads) {
+            // Flipping the sign adds 128.
+            let quad = quad.map(|weight| weight.cast_unsigned() ^ 0x80);
+            to.as_flattened_mut().as_chunks_mut::<QUAD>().0[column] = quad;
+        }
+    }
+}
+
+/// A check at compile time that the vectors of a quad are a panel wide.
+const _: () = assert!(VECTORS * super::VECTOR_BYTES == PANEL_WIDTH * QUAD && QUADS == 32);
