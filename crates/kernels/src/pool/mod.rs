@@ -21,6 +21,7 @@
 mod gate;
 #[cfg(test)]
 mod tests;
+mod tiles;
 
 use std::any::Any;
 use std::cell::Cell;
