@@ -1,7 +1,8 @@
 //! CPU number-crunching with runtime dispatch.
 //!
 //! Now: products of weights of 8 and 4 bits with activations that are quantised
-//! on the fly, with a scale per [`GROUP`] inputs. Each instruction set has a
+//! on the fly, with a scale per [`GROUP`] inputs; attention over cached keys and
+//! values ([`attend`]); and what lies between them. Each instruction set has a
 //! variant of its own, chosen at run time by [`Variant::detect`]; all variants
 //! give bitwise the same numbers as the scalar one, whatever the number of rows
 //! in a call, because the integer sums are exact and every output adds its
@@ -22,16 +23,24 @@
     expect(dead_code, reason = "the vector variants are for x86-64")
 )]
 
+mod attention;
+mod elementwise;
 mod functions;
+mod kv;
 mod matrix;
 mod pool;
+mod rotary;
 mod unpack;
 mod variant;
 
+pub use attention::{Sequence, Visible, attend};
+pub use elementwise::{log_sum_exp, rms_norm, swiglu};
+pub use kv::{KV_BLOCK, KvBlock, KvShape, KvType};
 pub use matrix::{
     GROUP, Int4Matrix, Int4PanelMut, Int8Matrix, Int8PanelMut, Int8Rows, PANEL_WIDTH, Product,
     Q4_K_BLOCK_BYTES, QuantizedMatrix, QuantizedRows, SUPER_BLOCK, Write, multiply,
 };
 pub use pool::Pool;
+pub use rotary::{RotaryTable, rope};
 pub use unpack::BlockType;
 pub use variant::Variant;
