@@ -42,6 +42,28 @@ pub enum InferenceError {
         /// What was given.
         value: String,
     },
+    /// So many requests wait that this one was refused, or had to give way.
+    #[error("the queue is full: {limit} requests wait, {waiting} of them of this caller")]
+    QueueFull {
+        /// Requests of all callers that may wait.
+        limit: usize,
+        /// Requests of this caller that wait.
+        waiting: usize,
+    },
+    /// There was no answer by the request's deadline.
+    #[error("the deadline passed before there was an answer")]
+    DeadlinePassed,
+    /// The scheduler was stopped or dropped.
+    #[error("the scheduler was stopped")]
+    SchedulerStopped,
+    /// The process forked after the start; threads stay in the parent.
+    #[error("started in process {started}, which forked: start it in process {process} too")]
+    ForkedProcess {
+        /// The process that has the threads.
+        started: u32,
+        /// The calling process.
+        process: u32,
+    },
     /// A text longer than the tokenizer accepts.
     #[error("a text of {bytes} bytes exceeds the limit of {limit_bytes}")]
     TextTooLong {
@@ -92,6 +114,9 @@ pub enum InferenceError {
     },
 
     // A bug of ours.
+    /// A forward pass panicked on this request; please report it.
+    #[error("a forward pass panicked, please report")]
+    PassPanicked,
     /// An operation of the tensor library failed; please report it.
     #[error("tensor operation failed, please report: {0}")]
     Tensor(String),
