@@ -36,6 +36,7 @@ mod checkpoint;
 mod config;
 mod error;
 mod gguf;
+mod label_tree;
 mod linear;
 mod math;
 mod minilm;
@@ -44,6 +45,7 @@ mod quant;
 mod qwen2;
 mod rows;
 mod safetensors;
+mod scheduler;
 mod tensor_source;
 mod tokenizer;
 
@@ -52,4 +54,7 @@ pub use config::{LoadOptions, ModelConfig, WeightForm};
 pub use error::{Corruption, InferenceError};
 pub use minilm::Embedder;
 pub use qwen2::{GenerateOptions, LabelScores, Prefix, Qwen2, Sampling};
+pub use scheduler::{
+    CallerId, Handle, PendingScores, Scheduler, SchedulerConfig, SchedulerCounters, ScoreRequest,
+};
 pub use tokenizer::{TokenId, Tokenizer};
