@@ -6,14 +6,16 @@
 //! unsigned as they are, and small enough that the sums of a whole sub-block fit:
 //! 8 * 2 * 15 * 127 is 30,480.
 
-#![expect(unsafe_code, reason = "vector loads and stores")]
+#![expect(unsafe_code, reason = "bytes become vectors, and vectors bytes")]
 
-use std::arch::x86_64::{
-    __m256, __m256i, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32, _mm256_cvtepi32_ps,
-    _mm256_fmadd_ps, _mm256_fnmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16,
-    _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32,
-    _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_sign_epi8, _mm256_slli_epi32,
-    _mm256_storeu_ps, _mm256_xor_si256,
+use std::{
+    arch::x86_64::{
+        __m256, __m256i, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32, _mm256_cvtepi32_ps,
+        _mm256_fmadd_ps, _mm256_fnmadd_ps, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps,
+        _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
+        _mm256_setzero_si256, _mm256_sign_epi8, _mm256_slli_epi32, _mm256_xor_si256,
+    },
+    mem::transmute,
 };
 
 use super::{

@@ -1,12 +1,15 @@
 //! AVX-512 with VNNI: Cascade Lake, Ice Lake, Zen 4 and later.
 
-#![expect(unsafe_code, reason = "vector loads and stores")]
+#![expect(unsafe_code, reason = "bytes become vectors, and vectors bytes")]
 
-use std::arch::x86_64::{
-    __m512, __m512i, _mm_loadu_si128, _mm512_and_si512, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32,
-    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_slli_epi32, _mm512_srli_epi16, _mm512_storeu_ps,
+use std::{
+    arch::x86_64::{
+        __m128i, __m512, __m512i, _mm512_and_si512, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32,
+        _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_mul_ps, _mm512_set1_epi8,
+        _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+        _mm512_slli_epi32, _mm512_srli_epi16,
+    },
+    mem::transmute,
 };
 
 use super::{
@@ -88,6 +91,10 @@ type Place<'a> = (RowsView<'a>, usize, usize);
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[expect(
+    clippy::needless_range_loop,
+    reason = "with constant indices the sums stay in registers"
+)]
 fn int8_tile<const ROWS: usize>(
     block: &Int8Block,
     (rows, row_idx, group_idx): Place<'_>,
@@ -115,19 +122,23 @@ fn int8_tile<const ROWS: usize>(
             }
         }
     }
-    for ((row, dots), sums) in rows.iter().zip(dots).zip(sums) {
-        for (vector, dot) in dots.into_iter().enumerate() {
-            let scales = floats(&block.scales, vector);
-            let scale = _mm512_mul_ps(scales, _mm512_set1_ps(row.scale));
-            let sum = floats(&sums.0, vector);
-            let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sum);
-            store(sum, &mut sums.0, vector);
+    for vector in 0..VECTORS {
+        let scales = floats(&block.scales, vector);
+        for row in 0..ROWS {
+            let scale = _mm512_mul_ps(scales, _mm512_set1_ps(rows[row].scale));
+            let sum = floats(&sums[row].0, vector);
+            let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[row][vector]), scale, sum);
+            store(sum, &mut sums[row].0, vector);
         }
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[expect(
+    clippy::needless_range_loop,
+    reason = "with constant indices the sums stay in registers"
+)]
 fn int4_tile<const ROWS: usize>(
     weights: &Unpacked,
     (rows, row_idx, group_idx): Place<'_>,
@@ -159,11 +170,13 @@ fn int4_tile<const ROWS: usize>(
                 }
             }
         }
-        for ((row, scaled), sums) in rows.iter().zip(scaled).zip(&mut *sums) {
-            for (vector, scaled) in (first..).zip(scaled) {
-                let mins = bytes(&weights.mins[vector]);
-                let factors = (floats(&weights.d, vector), floats(&weights.d_min, vector));
-                add(with_minimum(scaled, mins, row, factors), row, sums, vector);
+        for vector in 0..TILE_VECTORS {
+            let mins = bytes(&weights.mins[first + vector]);
+            let d = floats(&weights.d, first + vector);
+            let d_min = floats(&weights.d_min, first + vector);
+            for row in 0..ROWS {
+                let value = with_minimum(scaled[row][vector], mins, rows[row], (d, d_min));
+                add(value, rows[row], &mut sums[row], first + vector);
             }
         }
     }
@@ -173,6 +186,10 @@ fn int4_tile<const ROWS: usize>(
 /// to memory.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[expect(
+    clippy::needless_range_loop,
+    reason = "with constant indices the sums stay in registers"
+)]
 fn int4_few_rows<const ROWS: usize, const WIDTH: usize>(
     blocks: &[Int4Block],
     rows: RowsView<'_>,
@@ -228,11 +245,12 @@ fn int4_few_rows<const ROWS: usize, const WIDTH: usize>(
                         }
                     }
                 }
-                for ((row, scaled), sums) in rows.iter().zip(scaled).zip(&mut *sums) {
-                    for (vector, scaled) in (first..).zip(scaled) {
-                        let mins = bytes(&weights.mins[vector]);
-                        let factors = (floats(&d, vector), floats(&d_min, vector));
-                        add(with_minimum(scaled, mins, row, factors), row, sums, vector);
+                for vector in 0..WIDTH {
+                    let mins = bytes(&weights.mins[first + vector]);
+                    let factors = (floats(&d, first + vector), floats(&d_min, first + vector));
+                    for row in 0..ROWS {
+                        let value = with_minimum(scaled[row][vector], mins, rows[row], factors);
+                        add(value, rows[row], &mut sums[row], first + vector);
                     }
                 }
             }
@@ -268,17 +286,17 @@ fn add(value: __m512, row: &RowGroup, sums: &mut Sums, vector: usize) {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn bytes(from: &[u8; VECTOR_BYTES]) -> __m512i {
-    // SAFETY: `from` is 64 bytes long by its type.
-    unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+    // SAFETY: 64 bytes, which any bits are a value of.
+    unsafe { transmute::<[u8; VECTOR_BYTES], __m512i>(*from) }
 }
 
 /// Vector `vector` of a panel's bytes, each as a number.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn small(from: &[u8; PANEL_WIDTH], vector: usize) -> __m512 {
-    let from = &from[vector * LANES..][..LANES];
-    // SAFETY: `from` is 16 bytes long by its slicing.
-    let bytes = unsafe { _mm_loadu_si128(from.as_ptr().cast()) };
+    let from = from.as_chunks::<LANES>().0[vector];
+    // SAFETY: 16 bytes, which any bits are a value of.
+    let bytes = unsafe { transmute::<[u8; LANES], __m128i>(from) };
     _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes))
 }
 
@@ -286,15 +304,14 @@ fn small(from: &[u8; PANEL_WIDTH], vector: usize) -> __m512 {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn floats(from: &[f32; PANEL_WIDTH], vector: usize) -> __m512 {
-    let from = &from[vector * LANES..][..LANES];
-    // SAFETY: `from` is 16 numbers of 4 bytes long by its slicing.
-    unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    let from = from.as_chunks::<LANES>().0[vector];
+    // SAFETY: 16 numbers of 4 bytes, which any bits are a value of.
+    unsafe { transmute::<[f32; LANES], __m512>(from) }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn store(values: __m512, to: &mut [f32; PANEL_WIDTH], vector: usize) {
-    let to = &mut to[vector * LANES..][..LANES];
-    // SAFETY: `to` is 16 numbers of 4 bytes long by its slicing.
-    unsafe { _mm512_storeu_ps(to.as_mut_ptr(), values) }
+    // SAFETY: 16 numbers of 4 bytes, which any bits are a value of.
+    to.as_chunks_mut::<LANES>().0[vector] = unsafe { transmute::<__m512, [f32; LANES]>(values) };
 }

@@ -2,13 +2,15 @@
 //!
 //! Compiled everywhere, tested only where a processor has it.
 
-#![expect(unsafe_code, reason = "vector loads and stores")]
+#![expect(unsafe_code, reason = "bytes become vectors, and vectors bytes")]
 
-use std::arch::x86_64::{
-    __m256, __m256i, _mm256_add_epi32, _mm256_cvtepi32_ps, _mm256_dpbusd_avx_epi32,
-    _mm256_fmadd_ps, _mm256_fnmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_mul_ps,
-    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_slli_epi32,
-    _mm256_storeu_ps,
+use std::{
+    arch::x86_64::{
+        __m256, __m256i, _mm256_add_epi32, _mm256_cvtepi32_ps, _mm256_dpbusd_avx_epi32,
+        _mm256_fmadd_ps, _mm256_fnmadd_ps, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps,
+        _mm256_setzero_ps, _mm256_setzero_si256, _mm256_slli_epi32,
+    },
+    mem::transmute,
 };
 
 use super::{

@@ -141,26 +141,26 @@ macro_rules! kernels {
         #[inline]
         #[target_feature(enable = $features)]
         fn bytes(from: &QuadVectors, vector: usize) -> __m256i {
-            let from = &from.as_flattened()[vector * VECTOR_BYTES..][..VECTOR_BYTES];
-            // SAFETY: `from` is 32 bytes long by its slicing.
-            unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+            let from = from.as_flattened().as_chunks::<VECTOR_BYTES>().0[vector];
+            // SAFETY: 32 bytes, which any bits are a value of.
+            unsafe { transmute::<[u8; VECTOR_BYTES], __m256i>(from) }
         }
 
         /// Vector `vector` of a panel's numbers.
         #[inline]
         #[target_feature(enable = $features)]
         fn floats(from: &[f32; PANEL_WIDTH], vector: usize) -> __m256 {
-            let from = &from[vector * LANES..][..LANES];
-            // SAFETY: `from` is 8 numbers of 4 bytes long by its slicing.
-            unsafe { _mm256_loadu_ps(from.as_ptr()) }
+            let from = from.as_chunks::<LANES>().0[vector];
+            // SAFETY: 8 numbers of 4 bytes, which any bits are a value of.
+            unsafe { transmute::<[f32; LANES], __m256>(from) }
         }
 
         #[inline]
         #[target_feature(enable = $features)]
         fn store(values: __m256, to: &mut [f32; PANEL_WIDTH], vector: usize) {
-            let to = &mut to[vector * LANES..][..LANES];
-            // SAFETY: `to` is 8 numbers of 4 bytes long by its slicing.
-            unsafe { _mm256_storeu_ps(to.as_mut_ptr(), values) }
+            // SAFETY: 8 numbers of 4 bytes, which any bits are a value of.
+            let values = unsafe { transmute::<__m256, [f32; LANES]>(values) };
+            to.as_chunks_mut::<LANES>().0[vector] = values;
         }
     };
 }
