@@ -146,21 +146,24 @@ macro_rules! compiled_for {
 pub(crate) use compiled_for;
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// What the kernel says the processor has, read without our detection.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     fn cpuinfo_flags() -> Vec<String> {
-        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap();
-        let flags = cpuinfo.lines().find(|line| line.starts_with("flags"));
-        let flags = flags.and_then(|line| line.split_once(':')).unwrap().1;
-        flags.split_whitespace().map(str::to_owned).collect()
+        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").expect("Linux has it");
+        let flags = cpuinfo.lines().find_map(|line| {
+            let (name, flags) = line.split_once(':')?;
+            (name.trim() == "flags").then_some(flags)
+        });
+        let flags = flags.expect("a processor has flags").split_whitespace();
+        flags.map(str::to_owned).collect()
     }
 
-    #[test]
+    /// The names of the variants that run here, according to the kernel.
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    fn every_variant_that_the_processor_supports_is_available() {
+    pub(crate) fn supported() -> Vec<&'static str> {
         const AVX512: [&str; 7] = [
             "avx2",
             "fma",
@@ -172,21 +175,27 @@ mod tests {
         ];
         let flags = cpuinfo_flags();
         let has = |names: &[&str]| names.iter().all(|name| flags.iter().any(|f| f == name));
-        let mut expected = Vec::new();
+        let mut names = Vec::new();
         if has(&AVX512) && has(&["avx512_bf16"]) {
-            expected.push("avx512-vnni-bf16");
+            names.push("avx512-vnni-bf16");
         }
         if has(&AVX512) {
-            expected.push("avx512-vnni");
+            names.push("avx512-vnni");
         }
         if has(&["avx2", "fma", "avx_vnni"]) {
-            expected.push("avx-vnni");
+            names.push("avx-vnni");
         }
         if has(&["avx2", "fma"]) {
-            expected.push("avx2");
+            names.push("avx2");
         }
-        expected.push("scalar");
+        names.push("scalar");
+        names
+    }
+
+    #[test]
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    fn every_variant_that_the_processor_supports_is_available() {
         let available: Vec<_> = Variant::available().iter().map(|v| v.name()).collect();
-        assert_eq!(available, expected);
+        assert_eq!(available, supported());
     }
 }
