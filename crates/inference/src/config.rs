@@ -120,22 +120,51 @@ impl ModelConfig {
             rope_theta: positive(metadata, "qwen2.rope.freq_base")?,
             tie_word_embeddings,
         };
-        config.check()?;
+        config.check_heads([
+            "qwen2.attention.head_count",
+            "qwen2.attention.head_count_kv",
+        ])?;
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), Fault> {
+    /// The same, if its numbers can be those of a model.
+    ///
+    /// A fault names the field; [`Self::from_metadata`] names the key instead.
+    pub(crate) fn checked(self) -> Result<Self, Fault> {
+        for (name, value) in [
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_key_value_heads),
+            ("vocab_size", self.vocab_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ] {
+            checked_size(value as u64, name)?;
+        }
+        for (name, value) in [
+            ("rms_norm_eps", self.rms_norm_eps),
+            ("rope_theta", self.rope_theta),
+        ] {
+            checked_positive(value, name)?;
+        }
+        self.check_heads(["num_attention_heads", "num_key_value_heads"])?;
+        Ok(self)
+    }
+
+    /// `keys` name the number of query and of key-value heads.
+    fn check_heads(&self, keys: [&str; 2]) -> Result<(), Fault> {
         let heads = self.num_attention_heads;
         if !self.hidden_size.is_multiple_of(heads) || !self.head_dim().is_multiple_of(2) {
             return Err(Fault::unexpected(
-                "qwen2.attention.head_count",
+                keys[0],
                 format!("a divisor of {} with an even quotient", self.hidden_size),
                 heads,
             ));
         }
         if !heads.is_multiple_of(self.num_key_value_heads) {
             return Err(Fault::unexpected(
-                "qwen2.attention.head_count_kv",
+                keys[1],
                 format!("a divisor of {heads}"),
                 self.num_key_value_heads,
             ));
@@ -145,7 +174,10 @@ impl ModelConfig {
 }
 
 fn size(metadata: &Metadata<'_>, key: &str) -> Result<usize, Fault> {
-    let value = metadata.unsigned(key)?;
+    checked_size(metadata.unsigned(key)?, key)
+}
+
+fn checked_size(value: u64, key: &str) -> Result<usize, Fault> {
     if value == 0 {
         return Err(Fault::unexpected(key, "at least 1", 0));
     }
@@ -159,7 +191,10 @@ fn size(metadata: &Metadata<'_>, key: &str) -> Result<usize, Fault> {
 }
 
 fn positive(metadata: &Metadata<'_>, key: &str) -> Result<f32, Fault> {
-    let value = metadata.float(key)?;
+    checked_positive(metadata.float(key)?, key)
+}
+
+fn checked_positive(value: f32, key: &str) -> Result<f32, Fault> {
     if !(value.is_finite() && value > 0.0) {
         return Err(Fault::unexpected(key, "a positive number", value));
     }

@@ -36,6 +36,7 @@ mod checkpoint;
 mod config;
 mod error;
 mod gguf;
+mod huggingface;
 mod label_tree;
 mod linear;
 mod math;

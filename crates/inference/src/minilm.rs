@@ -10,9 +10,10 @@ use serde::Deserialize;
 use tokenizers::{PostProcessor, Tokenizer, TruncationParams};
 
 use crate::{
-    error::{Corruption, Fault, InferenceError},
+    error::{Fault, InferenceError},
     linear::Linear,
     math::{layer_norm, softmax},
+    model_file::read_whole,
     rows::Rows,
     safetensors::Safetensors,
     tensor_source::TensorSource,
@@ -241,7 +242,7 @@ impl Norm {
 
 impl BertConfig {
     fn load(path: &Path) -> Result<Self, InferenceError> {
-        let bytes = read_bounded(path, MAX_CONFIG_BYTES)?;
+        let bytes = read_whole(path, MAX_CONFIG_BYTES)?;
         let config: Self = serde_json::from_slice(&bytes).map_err(|error| {
             Fault::unexpected("config", "a BERT configuration", error).in_file(path)
         })?;
@@ -285,7 +286,7 @@ impl BertConfig {
 }
 
 fn load_tokenizer(path: &Path) -> Result<Tokenizer, InferenceError> {
-    let bytes = read_bounded(path, MAX_TOKENIZER_BYTES)?;
+    let bytes = read_whole(path, MAX_TOKENIZER_BYTES)?;
     let unusable = |error: tokenizers::Error| {
         Fault::unexpected("tokenizer", "a usable tokenizer.json", error).in_file(path)
     };
@@ -307,25 +308,6 @@ fn load_tokenizer(path: &Path) -> Result<Tokenizer, InferenceError> {
         .map_err(unusable)?
         .with_padding(None);
     Ok(tokenizer)
-}
-
-fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, InferenceError> {
-    let io = |source| InferenceError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    let file = std::fs::File::open(path).map_err(io)?;
-    let mut bytes = Vec::new();
-    let mut bounded = std::io::Read::take(file, limit_bytes + 1);
-    std::io::Read::read_to_end(&mut bounded, &mut bytes).map_err(io)?;
-    if bytes.len() as u64 > limit_bytes {
-        let too_long = Corruption::OverLimit {
-            value: bytes.len() as u64,
-            limit: limit_bytes,
-        };
-        return Err(Fault::new("file", 0, too_long).in_file(path));
-    }
-    Ok(bytes)
 }
 
 struct Loader<'a> {

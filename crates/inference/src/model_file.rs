@@ -88,6 +88,20 @@ impl ModelFile {
     }
 }
 
+/// A whole small file.
+pub(crate) fn read_whole(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, InferenceError> {
+    let file = ModelFile::open(path)?;
+    if file.len > limit_bytes {
+        let (value, limit) = (file.len, limit_bytes);
+        let too_long = Corruption::OverLimit { value, limit };
+        return Err(Fault::new("file", 0, too_long).in_file(path));
+    }
+    let mut bytes = Vec::new();
+    let n_bytes = usize::try_from(file.len).unwrap_or(usize::MAX);
+    file.read_start("file", n_bytes, &mut bytes)?;
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

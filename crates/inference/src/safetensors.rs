@@ -67,6 +67,11 @@ impl Safetensors {
         })
     }
 
+    /// The names of all tensors, also of those whose type is not ours.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
     fn stored(&self, name: &str, entry: &Entry) -> Result<StoredTensor, Fault> {
         let block_type = match entry.dtype.as_str() {
             "F32" => BlockType::F32,

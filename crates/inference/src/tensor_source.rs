@@ -27,17 +27,22 @@ pub(crate) trait TensorSource: Send + Sync {
     /// The file to name when a tensor is missing.
     fn path(&self) -> &Path;
 
+    /// What the files call the tensor of this name, for messages.
+    fn name_in_file(&self, name: &str) -> String {
+        name.to_owned()
+    }
+
     /// The tensor with this name and shape, rows first.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<StoredTensor, InferenceError> {
         let tensor = self
             .find(name)?
-            .ok_or_else(|| Fault::missing(name).in_file(self.path()))?;
+            .ok_or_else(|| Fault::missing(self.name_in_file(name)).in_file(self.path()))?;
         if tensor.shape != shape {
             let wrong = Corruption::Shape {
                 expected: shape.to_vec(),
                 found: tensor.shape,
             };
-            let fault = Fault::new(name, 0, wrong);
+            let fault = Fault::new(tensor.name, 0, wrong);
             return Err(fault.in_file(tensor.file.path()));
         }
         Ok(tensor)

@@ -48,7 +48,8 @@ pub struct Qwen2 {
 }
 
 impl Qwen2 {
-    /// Loads a GGUF model; the parts of a split one in their order.
+    /// Loads GGUF files, one or the parts of a split one in their order, or a
+    /// single directory with `config.json`, `tokenizer.json` and safetensors.
     ///
     /// The files are read, never mapped: a file that shrinks meanwhile is an error.
     ///
