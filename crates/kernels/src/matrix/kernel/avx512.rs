@@ -4,23 +4,23 @@
 
 use std::{
     arch::x86_64::{
-        __m128i, __m512, __m512i, _mm512_and_si512, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32,
-        _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_mul_ps, _mm512_set1_epi8,
-        _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
-        _mm512_slli_epi32, _mm512_srli_epi16,
+        __m128i, __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_and_si512, _mm512_cvtepi32_ps,
+        _mm512_cvtepu8_epi32, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_fnmadd_ps,
+        _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+        _mm512_setzero_si512, _mm512_slli_epi32, _mm512_srli_epi16,
     },
+    hint::black_box,
     mem::transmute,
 };
 
 use super::{
     super::{
         PANEL_WIDTH, VECTOR_BYTES, VECTORS,
-        blocks::{Int4Block, Int8Block, SUB_QUADS, SUBS},
+        blocks::{Int4Block, Int4Half, Int8Block, QuadVectors, SUB_QUADS, SUBS},
         quantize::half,
         rows::{RowGroup, RowsView},
     },
     Sums,
-    unpacked::Unpacked,
 };
 
 /// Lanes of a vector.
@@ -29,16 +29,17 @@ const LANES: usize = 16;
 /// Rows of a tile: 6 x 4 sums, 4 weights and 1 broadcast fill 29 of 32 registers.
 const TILE_ROWS: usize = 6;
 
-/// Vectors of a tile of 4-bit weights: 6 x 2 sums of integers, as many of scaled
-/// ones, 2 weights and 1 broadcast fill 27 of 32 registers.
-const TILE_VECTORS: usize = 2;
-
-/// Up to so many rows, nibbles are unpacked in registers.
-const FEW_ROWS: usize = 4;
+/// Rows of a tile of 4-bit weights, and its vectors: 4 x 2 sums of integers for
+/// each of two sub-blocks, 4 x 2 scaled ones, the nibbles and 1 broadcast fill 28
+/// of 32 registers. Unpacking in registers is faster than to memory once for many
+/// rows: the rows, the sums and what is unpacked do not fit the first cache.
+const INT4_ROWS: usize = 4;
+const INT4_VECTORS: usize = 2;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) fn int8(blocks: &[Int8Block], rows: RowsView<'_>, sums: &mut [Sums]) {
     for (group_idx, block) in blocks.iter().enumerate() {
+        fetch_after(block);
         let mut row_idx = 0;
         for sums in sums.chunks_mut(TILE_ROWS) {
             let at = (rows, row_idx, group_idx);
@@ -57,30 +58,24 @@ pub(super) fn int8(blocks: &[Int8Block], rows: RowsView<'_>, sums: &mut [Sums]) 
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) fn int4(blocks: &[Int4Block], rows: RowsView<'_>, sums: &mut [Sums]) {
-    if sums.len() <= FEW_ROWS {
-        return match sums.len() {
-            1 => int4_few_rows::<1, VECTORS>(blocks, rows, sums),
-            2 => int4_few_rows::<2, TILE_VECTORS>(blocks, rows, sums),
-            3 => int4_few_rows::<3, TILE_VECTORS>(blocks, rows, sums),
-            _ => int4_few_rows::<FEW_ROWS, TILE_VECTORS>(blocks, rows, sums),
-        };
-    }
-    let mut unpacked = Unpacked::ZERO;
+    // Unrolled, the loop over the quads of a sub-block would keep more in registers
+    // than there are; so its length is kept from the compiler.
+    let quads = black_box(SUB_QUADS);
     for (block_idx, block) in blocks.iter().enumerate() {
-        for half_idx in 0..2 {
-            unpacked.set(block, half_idx);
+        let factors = (&block.d.map(half), &block.d_min.map(half));
+        for (half_idx, weights) in block.halves.iter().enumerate() {
+            fetch_after(weights);
             let mut row_idx = 0;
-            for sums in sums.chunks_mut(TILE_ROWS) {
+            for sums in sums.chunks_mut(INT4_ROWS) {
                 let at = (rows, row_idx, 2 * block_idx + half_idx);
+                let weights = (weights, quads);
                 match sums.len() {
-                    1 => int4_tile::<1>(&unpacked, at, sums),
-                    2 => int4_tile::<2>(&unpacked, at, sums),
-                    3 => int4_tile::<3>(&unpacked, at, sums),
-                    4 => int4_tile::<4>(&unpacked, at, sums),
-                    5 => int4_tile::<5>(&unpacked, at, sums),
-                    _ => int4_tile::<TILE_ROWS>(&unpacked, at, sums),
+                    1 => int4_tile::<1, VECTORS>(weights, factors, at, sums),
+                    2 => int4_tile::<2, INT4_VECTORS>(weights, factors, at, sums),
+                    3 => int4_tile::<3, INT4_VECTORS>(weights, factors, at, sums),
+                    _ => int4_tile::<INT4_ROWS, INT4_VECTORS>(weights, factors, at, sums),
                 }
-                row_idx += TILE_ROWS;
+                row_idx += INT4_ROWS;
             }
         }
     }
@@ -133,14 +128,16 @@ fn int8_tile<const ROWS: usize>(
     }
 }
 
+/// `WIDTH` vectors at a time, unpacked in registers; `quads` is [`SUB_QUADS`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[expect(
     clippy::needless_range_loop,
     reason = "with constant indices the sums stay in registers"
 )]
-fn int4_tile<const ROWS: usize>(
-    weights: &Unpacked,
+fn int4_tile<const ROWS: usize, const WIDTH: usize>(
+    (weights, quads): (&Int4Half, usize),
+    (d, d_min): (&[f32; PANEL_WIDTH], &[f32; PANEL_WIDTH]),
     (rows, row_idx, group_idx): Place<'_>,
     sums: &mut [Sums],
 ) {
@@ -148,114 +145,67 @@ fn int4_tile<const ROWS: usize>(
     let sums = sums
         .first_chunk_mut::<ROWS>()
         .expect("the tile has a sum for each row");
-    for first in (0..VECTORS).step_by(TILE_VECTORS) {
-        let mut scaled = [[_mm512_setzero_ps(); TILE_VECTORS]; ROWS];
-        for sub in 0..SUBS {
-            let mut dots = [[_mm512_setzero_si512(); TILE_VECTORS]; ROWS];
-            for quad_idx in 0..SUB_QUADS {
-                let vectors = &weights.weights[sub][quad_idx];
-                let vectors = [bytes(&vectors[first]), bytes(&vectors[first + 1])];
+    for first in (0..VECTORS).step_by(WIDTH) {
+        let mut scaled = [[_mm512_setzero_ps(); WIDTH]; ROWS];
+        for pair in 0..SUBS / 2 {
+            let start = 2 * pair * SUB_QUADS;
+            let low_quads = rows.map(|row| &row.quads[start..][..quads]);
+            let high_quads = rows.map(|row| &row.quads[start + SUB_QUADS..][..quads]);
+            let nibbles = &weights.nibbles[pair][..quads];
+            let [low, high] = int4_pair::<ROWS, WIDTH>(nibbles, first, low_quads, high_quads);
+            for vector in 0..WIDTH {
+                let low_scales = small(&weights.scales[2 * pair], first + vector);
+                let high_scales = small(&weights.scales[2 * pair + 1], first + vector);
                 for row in 0..ROWS {
-                    let quad = _mm512_set1_epi32(rows[row].quads[sub * SUB_QUADS + quad_idx]);
-                    for (dot, vector) in dots[row].iter_mut().zip(vectors) {
-                        *dot = _mm512_dpbusd_epi32(*dot, vector, quad);
-                    }
-                }
-            }
-            for vector in 0..TILE_VECTORS {
-                let scales = floats(&weights.scales[sub], first + vector);
-                for row in 0..ROWS {
-                    let dot = _mm512_cvtepi32_ps(dots[row][vector]);
-                    scaled[row][vector] = _mm512_fmadd_ps(dot, scales, scaled[row][vector]);
+                    let low = _mm512_cvtepi32_ps(low[row][vector]);
+                    let high = _mm512_cvtepi32_ps(high[row][vector]);
+                    let sum = _mm512_fmadd_ps(low, low_scales, scaled[row][vector]);
+                    scaled[row][vector] = _mm512_fmadd_ps(high, high_scales, sum);
                 }
             }
         }
-        for vector in 0..TILE_VECTORS {
+        for vector in 0..WIDTH {
             let mins = bytes(&weights.mins[first + vector]);
-            let d = floats(&weights.d, first + vector);
-            let d_min = floats(&weights.d_min, first + vector);
+            let factors = (floats(d, first + vector), floats(d_min, first + vector));
             for row in 0..ROWS {
-                let value = with_minimum(scaled[row][vector], mins, rows[row], (d, d_min));
-                add(value, rows[row], &mut sums[row], first + vector);
+                let value = with_minimum(scaled[row][vector], mins, rows[row], factors);
+                let sum = floats(&sums[row].0, first + vector);
+                let sum = _mm512_fmadd_ps(value, _mm512_set1_ps(rows[row].scale), sum);
+                store(sum, &mut sums[row].0, first + vector);
             }
         }
     }
 }
 
-/// As [`int4_tile`] for all blocks, `WIDTH` vectors at a time, without unpacking
-/// to memory.
+/// The sums of products of two sub-blocks, `WIDTH` vectors from `first` on; all
+/// slices are of one length.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-#[expect(
-    clippy::needless_range_loop,
-    reason = "with constant indices the sums stay in registers"
-)]
-fn int4_few_rows<const ROWS: usize, const WIDTH: usize>(
-    blocks: &[Int4Block],
-    rows: RowsView<'_>,
-    sums: &mut [Sums],
-) {
-    let sums = sums
-        .first_chunk_mut::<ROWS>()
-        .expect("the tile has a sum for each row");
-    let low_nibbles = _mm512_set1_epi8(15);
-    for (block_idx, block) in blocks.iter().enumerate() {
-        let d = block.d.map(half);
-        let d_min = block.d_min.map(half);
-        for (half_idx, weights) in block.halves.iter().enumerate() {
-            let rows: [&RowGroup; ROWS] =
-                std::array::from_fn(|row| rows.group(row, 2 * block_idx + half_idx));
-            for first in (0..VECTORS).step_by(WIDTH) {
-                let mut scaled = [[_mm512_setzero_ps(); WIDTH]; ROWS];
-                for pair in 0..SUBS / 2 {
-                    let mut low_dots = [[_mm512_setzero_si512(); WIDTH]; ROWS];
-                    let mut high_dots = [[_mm512_setzero_si512(); WIDTH]; ROWS];
-                    for quad_idx in 0..SUB_QUADS {
-                        for vector in 0..WIDTH {
-                            let packed = bytes(&weights.nibbles[pair][quad_idx][first + vector]);
-                            let low = _mm512_and_si512(packed, low_nibbles);
-                            let high = _mm512_srli_epi16::<4>(packed);
-                            let high = _mm512_and_si512(high, low_nibbles);
-                            for row in 0..ROWS {
-                                let quads = &rows[row].quads[2 * pair * SUB_QUADS..];
-                                let (low_quad, high_quad) =
-                                    (quads[quad_idx], quads[SUB_QUADS + quad_idx]);
-                                low_dots[row][vector] = _mm512_dpbusd_epi32(
-                                    low_dots[row][vector],
-                                    low,
-                                    _mm512_set1_epi32(low_quad),
-                                );
-                                high_dots[row][vector] = _mm512_dpbusd_epi32(
-                                    high_dots[row][vector],
-                                    high,
-                                    _mm512_set1_epi32(high_quad),
-                                );
-                            }
-                        }
-                    }
-                    for vector in 0..WIDTH {
-                        let low_scales = small(&weights.scales[2 * pair], first + vector);
-                        let high_scales = small(&weights.scales[2 * pair + 1], first + vector);
-                        for row in 0..ROWS {
-                            let scaled = &mut scaled[row][vector];
-                            let dot = _mm512_cvtepi32_ps(low_dots[row][vector]);
-                            *scaled = _mm512_fmadd_ps(dot, low_scales, *scaled);
-                            let dot = _mm512_cvtepi32_ps(high_dots[row][vector]);
-                            *scaled = _mm512_fmadd_ps(dot, high_scales, *scaled);
-                        }
-                    }
-                }
-                for vector in 0..WIDTH {
-                    let mins = bytes(&weights.mins[first + vector]);
-                    let factors = (floats(&d, first + vector), floats(&d_min, first + vector));
-                    for row in 0..ROWS {
-                        let value = with_minimum(scaled[row][vector], mins, rows[row], factors);
-                        add(value, rows[row], &mut sums[row], first + vector);
-                    }
-                }
+fn int4_pair<const ROWS: usize, const WIDTH: usize>(
+    nibbles: &[QuadVectors],
+    first: usize,
+    low_quads: [&[i32]; ROWS],
+    high_quads: [&[i32]; ROWS],
+) -> [[[__m512i; WIDTH]; ROWS]; 2] {
+    let mask = _mm512_set1_epi8(15);
+    let mut low_dots = [[_mm512_setzero_si512(); WIDTH]; ROWS];
+    let mut high_dots = [[_mm512_setzero_si512(); WIDTH]; ROWS];
+    for (quad_idx, nibbles) in nibbles.iter().enumerate() {
+        for vector in 0..WIDTH {
+            let packed = bytes(&nibbles[first + vector]);
+            let low = _mm512_and_si512(packed, mask);
+            let high = _mm512_and_si512(_mm512_srli_epi16::<4>(packed), mask);
+            for row in 0..ROWS {
+                let quad = _mm512_set1_epi32(low_quads[row][quad_idx]);
+                let dot = &mut low_dots[row][vector];
+                *dot = _mm512_dpbusd_epi32(*dot, low, quad);
+                let quad = _mm512_set1_epi32(high_quads[row][quad_idx]);
+                let dot = &mut high_dots[row][vector];
+                *dot = _mm512_dpbusd_epi32(*dot, high, quad);
             }
         }
     }
+    [low_dots, high_dots]
 }
 
 /// `d * scaled - d_min * (minima times the sums of the row's sub-blocks)`.
@@ -274,13 +224,15 @@ fn with_minimum(
     _mm512_fnmadd_ps(d_min, _mm512_cvtepi32_ps(minimum), _mm512_mul_ps(d, scaled))
 }
 
-/// `sums = fma(value, scale of the row, sums)`.
+/// Asks for the memory behind `weights`, as much as `weights` are: the weights
+/// that come next.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn add(value: __m512, row: &RowGroup, sums: &mut Sums, vector: usize) {
-    let sum = floats(&sums.0, vector);
-    let sum = _mm512_fmadd_ps(value, _mm512_set1_ps(row.scale), sum);
-    store(sum, &mut sums.0, vector);
+fn fetch_after<T>(weights: &T) {
+    let next = std::ptr::from_ref(weights).wrapping_add(1).cast::<i8>();
+    for offset in (0..size_of::<T>()).step_by(VECTOR_BYTES) {
+        _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(offset));
+    }
 }
 
 #[inline]
