@@ -1,17 +1,23 @@
 //! `inwarden-bench`: measures what the README claims.
 //!
-//! `llm` measures the loaded model: prefill and decode in tokens per second,
-//! and the time to a label verdict over a cached prefix. Each figure is given
-//! as the median of its runs with minimum and maximum beside it, together with
-//! the machine, the commit, the model's hash and the number of threads.
+//! `llm` measures the model by itself and beside other engines, `accuracy` what
+//! the resident form of the weights costs, and `random-model` makes models of a
+//! given shape to measure with. `benches/README.md` documents the figures.
 
+mod accuracy;
+mod candle_qwen2;
 mod llm;
 mod machine;
+mod model_files;
+mod peer;
+mod random_model;
 mod sample;
+mod subject;
+mod workload;
 
-use std::{io::Write, num::NonZeroUsize, path::PathBuf, process::ExitCode};
+use std::{io::Write, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
 #[command(version, about = "Measures what Inwarden claims.")]
@@ -22,29 +28,25 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Prefill, decode and verdict rate of a model.
-    Llm(LlmOptions),
-}
-
-#[derive(Args, Debug)]
-struct LlmOptions {
-    /// Model id.
-    #[arg(long, default_value = "qwen2.5-coder-0.5b-instruct-q4_k_m")]
-    model: String,
-    /// Threads; default: all.
-    #[arg(long)]
-    threads: Option<NonZeroUsize>,
-    /// Runs of each measurement.
-    #[arg(long, default_value_t = 5)]
-    runs: usize,
-    /// Write the figures as JSON, too.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    /// Prefill, decode, verdicts, memory and start of a model, beside its peers.
+    Llm(Box<llm::LlmOptions>),
+    /// What the resident form of the weights costs in accuracy.
+    Accuracy(accuracy::AccuracyOptions),
+    /// Makes a model with random weights, in the shape and types of a real one.
+    RandomModel(random_model::RandomModelOptions),
+    /// One start, as `llm` measures it: in a process of its own.
+    #[command(hide = true)]
+    ColdStart(llm::ColdStartOptions),
 }
 
 fn main() -> ExitCode {
-    let Command::Llm(options) = Arguments::parse().command;
-    match llm::run(&options) {
+    let result = match Arguments::parse().command {
+        Command::Llm(options) => llm::run(&options),
+        Command::Accuracy(options) => accuracy::run(&options),
+        Command::RandomModel(options) => random_model::run(&options),
+        Command::ColdStart(options) => llm::start_cold(&options),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody listens if even this is closed.

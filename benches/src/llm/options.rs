@@ -1,0 +1,161 @@
+//! What `inwarden-bench llm` is told.
+
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+use inwarden_inference::{LoadOptions, WeightForm};
+
+use crate::{model_files::ModelChoice, peer::PeerAddress, sample::Effort};
+
+#[derive(Args, Debug)]
+pub(crate) struct LlmOptions {
+    #[command(flatten)]
+    pub(crate) model: ModelChoice,
+    #[command(flatten)]
+    pub(crate) engine: EngineOptions,
+    /// Thread counts of the grid; the comparison takes the largest. Default: 1
+    /// and all.
+    #[arg(long, value_delimiter = ',')]
+    threads: Vec<NonZeroUsize>,
+    /// Prefix lengths of the grid, in tokens; the comparison takes the longest.
+    #[arg(long, value_delimiter = ',', value_name = "TOKENS")]
+    prefixes: Vec<usize>,
+    /// Event lengths of the grid, in tokens.
+    #[arg(long, value_delimiter = ',', value_name = "TOKENS")]
+    events: Vec<NonZeroUsize>,
+    /// Batch sizes of the grid.
+    #[arg(long, value_delimiter = ',')]
+    batches: Vec<NonZeroUsize>,
+    /// Runs of each measurement; default: 7.
+    #[arg(long)]
+    runs: Option<usize>,
+    /// Fewer runs of fewer cells: ends within 40 seconds on two cores.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Only these parts.
+    #[arg(long, value_delimiter = ',', value_name = "PARTS")]
+    only: Vec<Part>,
+    /// Write the figures as JSON, too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Write a plot, too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+    /// Another engine: the URL of a llama.cpp or OpenAI-compatible server.
+    /// May be given several times.
+    #[arg(long = "peer", value_name = "[NAME=]URL")]
+    pub(crate) peers: Vec<PeerAddress>,
+    /// Another engine: candle's quantized Qwen2, in this process.
+    #[arg(long)]
+    pub(crate) peer_candle: bool,
+}
+
+/// How our engine is set up.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct EngineOptions {
+    /// How the weights are kept in memory; default: what the engine chooses.
+    #[arg(long, value_enum)]
+    weights: Option<Weights>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Weights {
+    Int8,
+    F32,
+}
+
+impl EngineOptions {
+    pub(crate) fn load_options(&self, threads: NonZeroUsize) -> LoadOptions {
+        let mut options = LoadOptions {
+            threads,
+            ..LoadOptions::default()
+        };
+        if let Some(weights) = self.weights {
+            options.weight_form = match weights {
+                Weights::Int8 => WeightForm::Int8,
+                Weights::F32 => WeightForm::F32,
+            };
+        }
+        options
+    }
+
+    /// The same options for a child process.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let weights = self.weights.and_then(|weights| weights.to_possible_value());
+        weights
+            .map(|weights| format!("--weights={}", weights.get_name()))
+            .into_iter()
+            .collect()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Ours and its peers in turns, over the longest prefix.
+    Compare,
+    /// Ours by event length, prefix length, batch size and threads.
+    Grid,
+    /// The start of a fresh process, and the memory it takes.
+    ColdStart,
+}
+
+impl LlmOptions {
+    pub(crate) fn has(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
+
+    pub(crate) fn effort(&self) -> Effort {
+        let (runs, limit) = match self.quick {
+            true => (3, Duration::from_secs(2)),
+            false => (7, Duration::from_secs(120)),
+        };
+        Effort {
+            runs: self.runs.unwrap_or(runs).max(1),
+            limit,
+        }
+    }
+
+    pub(crate) fn threads(&self) -> Vec<NonZeroUsize> {
+        if !self.threads.is_empty() {
+            return self.threads.clone();
+        }
+        let all = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let mut threads = vec![NonZeroUsize::MIN, all];
+        threads.dedup();
+        match self.quick {
+            true => vec![all],
+            false => threads,
+        }
+    }
+
+    pub(crate) fn most_threads(&self) -> NonZeroUsize {
+        let threads = self.threads();
+        threads.into_iter().max().unwrap_or(NonZeroUsize::MIN)
+    }
+
+    pub(crate) fn prefixes(&self) -> Vec<usize> {
+        given_or(&self.prefixes, &[0, 256, 1000], &[0, 1000], self.quick)
+    }
+
+    pub(crate) fn longest_prefix(&self) -> usize {
+        self.prefixes().into_iter().max().unwrap_or(0)
+    }
+
+    pub(crate) fn events(&self) -> Vec<usize> {
+        let given: Vec<usize> = self.events.iter().map(|n| n.get()).collect();
+        given_or(&given, &[32, 64, 128], &[64], self.quick)
+    }
+
+    pub(crate) fn batches(&self) -> Vec<usize> {
+        let given: Vec<usize> = self.batches.iter().map(|n| n.get()).collect();
+        given_or(&given, &[1, 4, 16], &[1], self.quick)
+    }
+}
+
+fn given_or(given: &[usize], full: &[usize], quick: &[usize], is_quick: bool) -> Vec<usize> {
+    match (given, is_quick) {
+        ([], true) => quick.to_vec(),
+        ([], false) => full.to_vec(),
+        (given, _) => given.to_vec(),
+    }
+}
