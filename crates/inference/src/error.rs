@@ -83,6 +83,9 @@ pub enum InferenceError {
         #[source]
         source: std::io::Error,
     },
+    /// A card cannot be used; see the reason.
+    #[error(transparent)]
+    Gpu(#[from] crate::cuda::GpuError),
     /// The worker threads could not be started.
     #[error("cannot start {threads} worker threads: {detail}")]
     Threads {

@@ -34,6 +34,7 @@ mod bytes;
 mod chat;
 mod checkpoint;
 mod config;
+mod cuda;
 mod error;
 mod gguf;
 mod huggingface;
@@ -52,6 +53,11 @@ mod tokenizer;
 
 pub use chat::{ChatTurn, Role};
 pub use config::{LoadOptions, ModelConfig, WeightForm};
+pub use cuda::{
+    Accelerator, ComputeCapability, DeviceForm, DeviceLabelRequest, DeviceOptions, DevicePrefix,
+    DeviceQwen2, Gpu, GpuError, LayerErrors, ProductChoice, ProductTime, Telemetry, gpus,
+    layer_errors, product_times,
+};
 pub use error::{Corruption, InferenceError};
 pub use minilm::Embedder;
 pub use qwen2::{GenerateOptions, LabelScores, Prefix, Qwen2, Sampling};

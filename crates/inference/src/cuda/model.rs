@@ -1,0 +1,215 @@
+//! A model on a device: its layers, its keys and values, and who may use them.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use candle_core::{DType, Tensor};
+
+use super::{
+    DeviceOptions,
+    accelerator::Accelerator,
+    blocks::{BLOCK_SLOTS, Blocks},
+    buckets::MAX_ROWS,
+    forward::{Pass, RotaryTables, Tables},
+    kv::{KvLayer, slot_bytes},
+    layers::{Ends, Layer, Loader, Weights},
+    matrix::DeviceForm,
+    prefix::{DevicePrefix, slots},
+    slab::{NewRows, Places, Shape, Slab, index},
+};
+use crate::{config::ModelConfig, error::InferenceError, tokenizer::TokenId};
+
+/// Everything but the tokenizer.
+pub(super) struct Model {
+    config: ModelConfig,
+    accelerator: Accelerator,
+    layers: Vec<Layer>,
+    ends: Ends,
+    rotary: RotaryTables,
+    kv: Vec<KvLayer>,
+    /// Slots of all blocks; behind them those that passes write to, and zeros.
+    n_block_slots: usize,
+    slab_rows: usize,
+    max_context_tokens: usize,
+    /// Marks which model a prefix came from.
+    identity: Arc<()>,
+    blocks: Mutex<Blocks>,
+}
+
+/// Whoever has it is alone on the device: passes share the slots they write to.
+pub(super) type Turn<'a> = MutexGuard<'a, Blocks>;
+
+impl Model {
+    pub(super) fn load(
+        config: ModelConfig,
+        weights: &dyn Weights,
+        accelerator: &Accelerator,
+        options: &DeviceOptions,
+    ) -> Result<Self, InferenceError> {
+        options.check()?;
+        let device = accelerator.device();
+        let loader = Loader {
+            weights,
+            config: &config,
+            device,
+            form: options.form,
+            choice: options.product_choice,
+        };
+        let layers = (0..config.num_hidden_layers).map(|layer_idx| loader.layer(layer_idx));
+        let layers = layers.collect::<Result<Vec<_>, _>>()?;
+        let ends = loader.ends()?;
+
+        let dtype = match options.form {
+            DeviceForm::AsInFile => DType::BF16,
+            DeviceForm::F32 => DType::F32,
+        };
+        let block_bytes = slot_bytes(&config, dtype) * BLOCK_SLOTS;
+        let n_blocks = options.kv_bytes / block_bytes as u64;
+        // More would not be addressed by 32 bits.
+        let n_blocks = usize::try_from(n_blocks).map_or(1 << 24, |n| n.min(1 << 24));
+        let n_block_slots = n_blocks * BLOCK_SLOTS;
+        let n_slots = n_block_slots + MAX_ROWS.max(options.slab_rows) + 1;
+        let kv = layers
+            .iter()
+            .map(|_| KvLayer::new(&config, n_slots, dtype, device))
+            .collect::<Result<Vec<_>, _>>()?;
+        let max_context_tokens = options
+            .max_context_tokens
+            .min(config.max_position_embeddings);
+        Ok(Self {
+            rotary: RotaryTables::new(&config, max_context_tokens, device)?,
+            config,
+            accelerator: accelerator.clone(),
+            layers,
+            ends,
+            kv,
+            n_block_slots,
+            slab_rows: options.slab_rows,
+            max_context_tokens,
+            identity: Arc::new(()),
+            blocks: Mutex::new(Blocks::new(n_blocks)),
+        })
+    }
+
+    pub(super) fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    pub(super) fn slab_rows(&self) -> usize {
+        self.slab_rows
+    }
+
+    /// Bytes of the layers' weights, embeddings and head not counted.
+    pub(super) fn layer_bytes(&self) -> usize {
+        self.layers.iter().map(Layer::size_bytes).sum()
+    }
+
+    /// Bytes of the head, which each pass reads once more.
+    pub(super) fn head_bytes(&self) -> usize {
+        self.ends.head.size_bytes()
+    }
+
+    /// Waits until the device is free.
+    pub(super) fn turn(&self) -> Turn<'_> {
+        // Whoever panicked left blocks that are either free or held.
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where passes without a prefix find their slots.
+    pub(super) fn places(&self) -> Places<'static> {
+        let n_scratch = MAX_ROWS.max(self.slab_rows);
+        Places {
+            prefix: &[],
+            first_own: index(self.n_block_slots),
+            zeros: index(self.n_block_slots + n_scratch),
+        }
+    }
+
+    /// Runs a slab; returns its wanted rows after the final norm,
+    /// `(n_sequences * n_wanted, hidden_size)`. It wants at least one.
+    pub(super) fn run(&self, slab: Slab) -> Result<Tensor, InferenceError> {
+        let nothing = || InferenceError::Tensor("no row was wanted".into());
+        let hidden = self.pass(slab)?.ok_or_else(nothing)?;
+        let eps = self.config.rms_norm_eps;
+        Ok(candle_nn::ops::rms_norm(
+            &hidden,
+            &self.ends.final_norm,
+            eps,
+        )?)
+    }
+
+    /// Logits of normalised hidden states: `(n_rows, vocab_size)`, f32.
+    pub(super) fn head(&self, hidden: &Tensor) -> Result<Tensor, InferenceError> {
+        self.ends.head.product(hidden)
+    }
+
+    fn pass(&self, slab: Slab) -> Result<Option<Tensor>, InferenceError> {
+        let tables = Tables::new(slab, &self.rotary, self.accelerator.device())?;
+        let hidden = self.ends.embeddings.rows(&tables.tokens)?;
+        let pass = Pass {
+            config: &self.config,
+            tables: &tables,
+        };
+        pass.run(&self.layers, &self.kv, hidden)
+    }
+
+    /// `base` and `tokens` behind it as one prefix.
+    ///
+    /// Computes what no known block holds, one block a pass: a block is then the
+    /// same whatever was known, asked for before, or evicted. One that `base`
+    /// does not fill is computed again.
+    pub(super) fn prefix(
+        &self,
+        turn: &mut Turn<'_>,
+        base: &[TokenId],
+        tokens: &[TokenId],
+    ) -> Result<DevicePrefix, InferenceError> {
+        let all = [base, tokens].concat();
+        let mut blocks = turn.find(&all);
+        let fresh = turn.take(all.len().div_ceil(BLOCK_SLOTS) - blocks.len())?;
+        for block in fresh {
+            let done = blocks.len() * BLOCK_SLOTS;
+            let end = all.len().min(done + BLOCK_SLOTS);
+            let rows = NewRows::run(&all[done..end], done, Vec::new());
+            let places = Places {
+                prefix: &slots(&blocks, done),
+                first_own: index(block.first_slot()),
+                ..self.places()
+            };
+            // A slab of this block alone, whose rows are its slots.
+            self.pass(Slab::new(Shape::of(&rows, done, 1), &[&rows], places))?;
+            if end == done + BLOCK_SLOTS {
+                turn.remember(&all[..end], &block);
+            }
+            blocks.push(block);
+        }
+        Ok(DevicePrefix::new(all, blocks, &self.identity))
+    }
+
+    /// That `n_tokens` behind `prefix` fit the context, and it is of this model.
+    pub(super) fn check_room(
+        &self,
+        prefix: &DevicePrefix,
+        n_tokens: usize,
+    ) -> Result<(), InferenceError> {
+        if !prefix.belongs_to(&self.identity) {
+            return Err(InferenceError::ForeignPrefix);
+        }
+        self.check_positions(prefix.len().saturating_add(n_tokens))
+    }
+
+    pub(super) fn check_positions(&self, positions: usize) -> Result<(), InferenceError> {
+        let limit = self.max_context_tokens;
+        match positions > limit {
+            true => Err(InferenceError::ContextOverflow { positions, limit }),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn check_tokens(&self, tokens: &[TokenId]) -> Result<(), InferenceError> {
+        let vocab_size = self.config.vocab_size;
+        match tokens.iter().find(|token| token.0 as usize >= vocab_size) {
+            Some(&TokenId(id)) => Err(InferenceError::UnknownToken { id, vocab_size }),
+            None => Ok(()),
+        }
+    }
+}
