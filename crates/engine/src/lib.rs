@@ -38,6 +38,11 @@ pub mod feeds {
     pub use inwarden_feeds::*;
 }
 
+/// NVIDIA cards of this host, asked without linking CUDA.
+pub mod gpu {
+    pub use inwarden_inference::{ComputeCapability, Gpu, GpuError, Telemetry, gpus};
+}
+
 /// Model files: the manifest, and the cache they are pulled into.
 pub mod models {
     pub use inwarden_models::*;

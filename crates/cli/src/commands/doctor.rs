@@ -1,6 +1,7 @@
 //! `inwarden doctor`: what this host offers and what is missing.
 
 use inwarden::{
+    gpu,
     models::Manifest,
     sensor::{self, CheckState},
 };
@@ -41,5 +42,15 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<Ended> {
         "  {} threads",
         std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
     ))?;
+    console::line("graphics card")?;
+    match gpu::gpus() {
+        Ok(cards) if cards.is_empty() => console::line("  none    a driver without a card")?,
+        Ok(cards) => {
+            for card in cards {
+                console::line(&format!("  ok      {card}"))?;
+            }
+        }
+        Err(error) => console::line(&format!("  none    {error}"))?,
+    }
     Ok(Ended::Done)
 }
