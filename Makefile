@@ -3,7 +3,7 @@
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test build fmt wheel test-python check-no-rebuild check-release report models clean
+.PHONY: help demo test build fmt wheel test-python check-no-rebuild check-release check-cuda test-cuda report models clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,12 @@ check-no-rebuild: ## Check that no target compiles a registry crate again
 
 check-release: ## Feature matrix, documentation, licences, source distribution
 	@scripts/check-release.sh
+
+check-cuda: ## Compile and link for an NVIDIA L4, without a card
+	@scripts/check-cuda.sh
+
+test-cuda: ## Check and measure a card: make test-cuda CAP=80|89|90
+	@CAP=$(CAP) scripts/test-cuda.sh
 
 report: ## Judge labelled rows and say how well: make report ROWS=FILE
 	@test -n "$(ROWS)" || { echo "usage: make report ROWS=FILE.jsonl" >&2; exit 2; }

@@ -1,0 +1,73 @@
+# shellcheck shell=bash
+# Sourced by check-cuda.sh and test-cuda.sh: makes nvcc and CUDA's libraries
+# from PyPI's packages in .cache/cuda, and sets what the build needs to find
+# them. Nothing is installed outside the checkout.
+#
+# CUDA 13.0, not the newest: the driver compiles part of the kernels when they
+# are loaded, and an older toolkit asks for an older driver (580).
+
+# shellcheck source=env.sh
+. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+
+CUDA_PACKAGES=(
+	nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88
+	nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85 nvidia-cuda-nvrtc==13.0.88
+	nvidia-cublas==13.0.2.14 nvidia-curand==10.4.0.35
+)
+CUDA_VENV=$ROOT/.cache/cuda
+CUDA_STAMP=$CUDA_VENV/installed
+
+# install_cuda: the packages in a virtual environment, once.
+install_cuda() {
+	local wanted="${CUDA_PACKAGES[*]}"
+	if [ "$(cat "$CUDA_STAMP" 2>/dev/null)" != "$wanted" ]; then
+		say "installing nvcc and CUDA's libraries from PyPI in .cache/cuda (700 MB)"
+		rm -rf "$CUDA_VENV"
+		python3 -m venv "$CUDA_VENV"
+		"$CUDA_VENV/bin/python" -m pip install -q --disable-pip-version-check --no-deps \
+			"${CUDA_PACKAGES[@]}" </dev/null
+		link_names
+		printf '%s\n' "$wanted" >"$CUDA_STAMP"
+	fi
+	CUDA_HOME=$(echo "$CUDA_VENV"/lib/python3*/site-packages/nvidia/cu13)
+	[ -x "$CUDA_HOME/bin/nvcc" ] || die "there is no nvcc in $CUDA_HOME"
+}
+
+# link_names: the packages hold libX.so.N alone; a linker looks for libX.so.
+link_names() {
+	local lib dir
+	dir=$(echo "$CUDA_VENV"/lib/python3*/site-packages/nvidia/cu13/lib)
+	for lib in "$dir"/*.so.*; do
+		ln -sf "$(basename "$lib")" "${lib%%.so.*}.so"
+	done
+	[ -e "$dir/../lib64" ] || ln -s lib "$dir/../lib64"
+}
+
+# cuda_build_env CAP: what cargo's build scripts read. CAP has no dot.
+cuda_build_env() {
+	export CUDA_HOME CUDA_PATH=$CUDA_HOME CUDA_ROOT=$CUDA_HOME CUDA_TOOLKIT_ROOT_DIR=$CUDA_HOME
+	export NVCC=$CUDA_HOME/bin/nvcc PATH="$CUDA_HOME/bin:$PATH"
+	export CUDA_COMPUTE_CAP=$1 CUDARC_CUDA_VERSION=13000
+	# These builds differ from the one build on purpose: a directory of their own,
+	# and one for each card.
+	export CARGO_TARGET_DIR="$ROOT/target/cuda/$1"
+	export CARGO_BUILD_JOBS=${CARGO_BUILD_JOBS:-1} CUDAFORGE_THREADS=${CUDAFORGE_THREADS:-1}
+}
+
+# stub_driver DIR: a library with the names of the driver's functions that the
+# objects in the target directory ask for, to link where no driver is.
+stub_driver() {
+	local dir=$1
+	mkdir -p "$dir"
+	# Every function of the driver that the Rust wrapper declares.
+	local wrapper
+	wrapper=$(cargo metadata --format-version 1 --locked --features inwarden-inference/cuda |
+		python3 -c 'import json, sys
+for package in json.load(sys.stdin)["packages"]:
+    if package["name"] == "cudarc":
+        print(package["manifest_path"].rsplit("/", 1)[0])')
+	grep -rhoE 'fn cu[A-Z][A-Za-z0-9_]*' "$wrapper/src/driver/sys" | sed 's/^fn //' | sort -u |
+		sed 's/.*/int &(void) { return 100; }/' >"$dir/stub.c"
+	cc -shared -fPIC -Wl,-soname,libcuda.so.1 -o "$dir/libcuda.so.1" "$dir/stub.c"
+	ln -sf libcuda.so.1 "$dir/libcuda.so"
+}
