@@ -44,6 +44,9 @@ pub(crate) struct AccuracyOptions {
     /// Rows that candle judges, too, spread over the file; 0 leaves it out.
     #[arg(long, default_value_t = 20)]
     candle_rows: usize,
+    /// Windows of 256 tokens whose perplexity is taken; default: the whole text.
+    #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
+    windows: usize,
     /// Write the figures as JSON, too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -63,9 +66,10 @@ pub(crate) fn run(options: &AccuracyOptions) -> anyhow::Result<()> {
         load.threads = threads;
     }
     let default_form = load.weight_form;
-    let (ours, perplexity) = judge(&files.files, &load, &rows)?;
+    let judge = |load: &LoadOptions| judge(&files.files, load, &rows, options.windows);
+    let (ours, perplexity) = judge(&load)?;
     load.weight_form = WeightForm::F32;
-    let (exact, exact_perplexity) = judge(&files.files, &load, &rows)?;
+    let (exact, exact_perplexity) = judge(&load)?;
 
     let mut about = files.describe();
     about["machine"] = machine::describe();
@@ -113,6 +117,7 @@ fn judge(
     files: &[PathBuf],
     load: &LoadOptions,
     rows: &[Row],
+    windows: usize,
 ) -> anyhow::Result<(Vec<Scored>, f64)> {
     progress(&format!(
         "ours, {:?}, {} rows",
@@ -122,7 +127,7 @@ fn judge(
     let model = Qwen2::load(files, load)?;
     let scored = by_ours(&model, rows)?;
     progress(&format!("ours, {:?}, perplexity", load.weight_form));
-    Ok((scored, perplexity::of(&model)?))
+    Ok((scored, perplexity::of(&model, windows)?))
 }
 
 fn to_own_f32(rows: &[Row], ours: &[Scored], exact: &[Scored]) -> Value {

@@ -29,6 +29,9 @@ pub(crate) struct LlmOptions {
     /// Runs of each measurement; default: 7.
     #[arg(long)]
     runs: Option<usize>,
+    /// No further run of a measurement begins after so many seconds; default: 120.
+    #[arg(long, value_name = "SECONDS")]
+    limit_s: Option<u64>,
     /// Fewer runs of fewer cells: ends within 40 seconds on two cores.
     #[arg(long)]
     pub(crate) quick: bool,
@@ -111,7 +114,7 @@ impl LlmOptions {
         };
         Effort {
             runs: self.runs.unwrap_or(runs).max(1),
-            limit,
+            limit: self.limit_s.map_or(limit, Duration::from_secs),
         }
     }
 
