@@ -95,7 +95,13 @@ fn fill(values: &[f32; GROUP], group: &mut RowGroup) {
     let mut low = [0_u8; SUBS];
     let mut total = 0;
     for (idx, sub) in quantised.as_chunks::<SUB_BLOCK>().0.iter().enumerate() {
-        let sum: i32 = sub.iter().map(|value| i32::from(*value)).sum();
+        let mut lanes = [0_i32; LANES];
+        for chunk in sub.as_chunks::<LANES>().0 {
+            for (lane, value) in lanes.iter_mut().zip(chunk) {
+                *lane += i32::from(*value);
+            }
+        }
+        let sum: i32 = lanes.iter().sum();
         total += sum;
         // At most 127 * 32, so the bytes above these two are the sign.
         let [low_byte, ..] = sum.to_le_bytes();

@@ -4,7 +4,7 @@
 
 use std::{
     arch::x86_64::{
-        __m128i, __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_and_si512, _mm512_cvtepi32_ps,
+        __m128i, __m512, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_and_si512, _mm512_cvtepi32_ps,
         _mm512_cvtepu8_epi32, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_fnmadd_ps,
         _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
         _mm512_setzero_si512, _mm512_slli_epi32, _mm512_srli_epi16,
@@ -16,7 +16,7 @@ use std::{
 use super::{
     super::{
         PANEL_WIDTH, VECTOR_BYTES, VECTORS,
-        blocks::{Int4Block, Int4Half, Int8Block, QuadVectors, SUB_QUADS, SUBS},
+        blocks::{Int4Block, Int4Half, Int8Block, QUADS, SUB_QUADS, SUBS},
         quantize::half,
         rows::{RowGroup, RowsView},
     },
@@ -38,18 +38,23 @@ const INT4_VECTORS: usize = 2;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) fn int8(blocks: &[Int8Block], rows: RowsView<'_>, sums: &mut [Sums]) {
+    let n_tiles = sums.len().div_ceil(TILE_ROWS);
     for (group_idx, block) in blocks.iter().enumerate() {
-        fetch_after(block);
         let mut row_idx = 0;
         for sums in sums.chunks_mut(TILE_ROWS) {
+            // A single tile is read so fast that the processor does better alone.
+            let ahead = match n_tiles {
+                1 => Ahead::NONE,
+                _ => Ahead::new(block, 1, (row_idx / TILE_ROWS, n_tiles), QUADS),
+            };
             let at = (rows, row_idx, group_idx);
             match sums.len() {
-                1 => int8_tile::<1>(block, at, sums),
-                2 => int8_tile::<2>(block, at, sums),
-                3 => int8_tile::<3>(block, at, sums),
-                4 => int8_tile::<4>(block, at, sums),
-                5 => int8_tile::<5>(block, at, sums),
-                _ => int8_tile::<TILE_ROWS>(block, at, sums),
+                1 => int8_tile::<1>(block, ahead, at, sums),
+                2 => int8_tile::<2>(block, ahead, at, sums),
+                3 => int8_tile::<3>(block, ahead, at, sums),
+                4 => int8_tile::<4>(block, ahead, at, sums),
+                5 => int8_tile::<5>(block, ahead, at, sums),
+                _ => int8_tile::<TILE_ROWS>(block, ahead, at, sums),
             }
             row_idx += TILE_ROWS;
         }
@@ -59,21 +64,30 @@ pub(super) fn int8(blocks: &[Int8Block], rows: RowsView<'_>, sums: &mut [Sums]) 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) fn int4(blocks: &[Int4Block], rows: RowsView<'_>, sums: &mut [Sums]) {
     // Unrolled, the loop over the quads of a sub-block would keep more in registers
-    // than there are; so its length is kept from the compiler.
+    // than there are, so its length is kept from the compiler.
     let quads = black_box(SUB_QUADS);
+    let n_tiles = sums.len().div_ceil(INT4_ROWS);
+    let distance = if n_tiles == 1 { 3 } else { 1 };
+    let width = if sums.len() == 1 {
+        VECTORS
+    } else {
+        INT4_VECTORS
+    };
+    let steps = SUBS / 2 * SUB_QUADS * (VECTORS / width);
     for (block_idx, block) in blocks.iter().enumerate() {
         let factors = (&block.d.map(half), &block.d_min.map(half));
         for (half_idx, weights) in block.halves.iter().enumerate() {
-            fetch_after(weights);
             let mut row_idx = 0;
             for sums in sums.chunks_mut(INT4_ROWS) {
+                let tile = (row_idx / INT4_ROWS, n_tiles);
+                let ahead = Ahead::new(weights, distance, tile, steps);
                 let at = (rows, row_idx, 2 * block_idx + half_idx);
                 let weights = (weights, quads);
                 match sums.len() {
-                    1 => int4_tile::<1, VECTORS>(weights, factors, at, sums),
-                    2 => int4_tile::<2, INT4_VECTORS>(weights, factors, at, sums),
-                    3 => int4_tile::<3, INT4_VECTORS>(weights, factors, at, sums),
-                    _ => int4_tile::<INT4_ROWS, INT4_VECTORS>(weights, factors, at, sums),
+                    1 => int4_tile::<1, VECTORS>(weights, ahead, factors, at, sums),
+                    2 => int4_tile::<2, INT4_VECTORS>(weights, ahead, factors, at, sums),
+                    3 => int4_tile::<3, INT4_VECTORS>(weights, ahead, factors, at, sums),
+                    _ => int4_tile::<INT4_ROWS, INT4_VECTORS>(weights, ahead, factors, at, sums),
                 }
                 row_idx += INT4_ROWS;
             }
@@ -92,6 +106,7 @@ type Place<'a> = (RowsView<'a>, usize, usize);
 )]
 fn int8_tile<const ROWS: usize>(
     block: &Int8Block,
+    mut ahead: Ahead,
     (rows, row_idx, group_idx): Place<'_>,
     sums: &mut [Sums],
 ) {
@@ -104,6 +119,7 @@ fn int8_tile<const ROWS: usize>(
         dots[row] = [_mm512_set1_epi32(rows[row].offset); VECTORS];
     }
     for (quad_idx, weights) in block.weights.iter().enumerate() {
+        ahead.fetch();
         let weights = [
             bytes(&weights[0]),
             bytes(&weights[1]),
@@ -137,6 +153,7 @@ fn int8_tile<const ROWS: usize>(
 )]
 fn int4_tile<const ROWS: usize, const WIDTH: usize>(
     (weights, quads): (&Int4Half, usize),
+    mut ahead: Ahead,
     (d, d_min): (&[f32; PANEL_WIDTH], &[f32; PANEL_WIDTH]),
     (rows, row_idx, group_idx): Place<'_>,
     sums: &mut [Sums],
@@ -145,14 +162,31 @@ fn int4_tile<const ROWS: usize, const WIDTH: usize>(
     let sums = sums
         .first_chunk_mut::<ROWS>()
         .expect("the tile has a sum for each row");
+    let mask = _mm512_set1_epi8(15);
     for first in (0..VECTORS).step_by(WIDTH) {
         let mut scaled = [[_mm512_setzero_ps(); WIDTH]; ROWS];
         for pair in 0..SUBS / 2 {
-            let start = 2 * pair * SUB_QUADS;
-            let low_quads = rows.map(|row| &row.quads[start..][..quads]);
-            let high_quads = rows.map(|row| &row.quads[start + SUB_QUADS..][..quads]);
-            let nibbles = &weights.nibbles[pair][..quads];
-            let [low, high] = int4_pair::<ROWS, WIDTH>(nibbles, first, low_quads, high_quads);
+            let mut low = [[_mm512_setzero_si512(); WIDTH]; ROWS];
+            let mut high = [[_mm512_setzero_si512(); WIDTH]; ROWS];
+            for quad_idx in 0..quads {
+                // No change, but it tells the compiler that the indices are in bounds.
+                let quad_idx = quad_idx % SUB_QUADS;
+                let low_idx = 2 * pair * SUB_QUADS + quad_idx;
+                ahead.fetch();
+                for vector in 0..WIDTH {
+                    let packed = bytes(&weights.nibbles[pair][quad_idx][first + vector]);
+                    let low_nibbles = _mm512_and_si512(packed, mask);
+                    let high_nibbles = _mm512_and_si512(_mm512_srli_epi16::<4>(packed), mask);
+                    for row in 0..ROWS {
+                        let quad = _mm512_set1_epi32(rows[row].quads[low_idx]);
+                        let dot = &mut low[row][vector];
+                        *dot = _mm512_dpbusd_epi32(*dot, low_nibbles, quad);
+                        let quad = _mm512_set1_epi32(rows[row].quads[low_idx + SUB_QUADS]);
+                        let dot = &mut high[row][vector];
+                        *dot = _mm512_dpbusd_epi32(*dot, high_nibbles, quad);
+                    }
+                }
+            }
             for vector in 0..WIDTH {
                 let low_scales = small(&weights.scales[2 * pair], first + vector);
                 let high_scales = small(&weights.scales[2 * pair + 1], first + vector);
@@ -177,37 +211,6 @@ fn int4_tile<const ROWS: usize, const WIDTH: usize>(
     }
 }
 
-/// The sums of products of two sub-blocks, `WIDTH` vectors from `first` on; all
-/// slices are of one length.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn int4_pair<const ROWS: usize, const WIDTH: usize>(
-    nibbles: &[QuadVectors],
-    first: usize,
-    low_quads: [&[i32]; ROWS],
-    high_quads: [&[i32]; ROWS],
-) -> [[[__m512i; WIDTH]; ROWS]; 2] {
-    let mask = _mm512_set1_epi8(15);
-    let mut low_dots = [[_mm512_setzero_si512(); WIDTH]; ROWS];
-    let mut high_dots = [[_mm512_setzero_si512(); WIDTH]; ROWS];
-    for (quad_idx, nibbles) in nibbles.iter().enumerate() {
-        for vector in 0..WIDTH {
-            let packed = bytes(&nibbles[first + vector]);
-            let low = _mm512_and_si512(packed, mask);
-            let high = _mm512_and_si512(_mm512_srli_epi16::<4>(packed), mask);
-            for row in 0..ROWS {
-                let quad = _mm512_set1_epi32(low_quads[row][quad_idx]);
-                let dot = &mut low_dots[row][vector];
-                *dot = _mm512_dpbusd_epi32(*dot, low, quad);
-                let quad = _mm512_set1_epi32(high_quads[row][quad_idx]);
-                let dot = &mut high_dots[row][vector];
-                *dot = _mm512_dpbusd_epi32(*dot, high, quad);
-            }
-        }
-    }
-    [low_dots, high_dots]
-}
-
 /// `d * scaled - d_min * (minima times the sums of the row's sub-blocks)`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
@@ -224,14 +227,53 @@ fn with_minimum(
     _mm512_fnmadd_ps(d_min, _mm512_cvtepi32_ps(minimum), _mm512_mul_ps(d, scaled))
 }
 
-/// Asks for the memory behind `weights`, as much as `weights` are: the weights
-/// that come next.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn fetch_after<T>(weights: &T) {
-    let next = std::ptr::from_ref(weights).wrapping_add(1).cast::<i8>();
-    for offset in (0..size_of::<T>()).step_by(VECTOR_BYTES) {
-        _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(offset));
+/// Asks for weights that come later, a few vectors at each step of each tile, so
+/// that they are there when it is their turn: pages are too short for the
+/// processor to see by itself what will be read.
+#[derive(Clone, Copy)]
+struct Ahead {
+    next: *const i8,
+    per_step: usize,
+}
+
+impl Ahead {
+    const NONE: Self = Self {
+        next: std::ptr::null(),
+        per_step: 0,
+    };
+
+    /// The share of tile `(tile_idx, n_tiles)`, which takes `steps` steps, in what
+    /// comes `distance` times the size of `weights` after them.
+    #[inline]
+    fn new<T>(
+        weights: &T,
+        distance: usize,
+        (tile_idx, n_tiles): (usize, usize),
+        steps: usize,
+    ) -> Self {
+        let vectors = size_of::<T>() / VECTOR_BYTES;
+        let per_step = vectors.div_ceil(n_tiles * steps);
+        let first = tile_idx * steps * per_step;
+        if first >= vectors {
+            return Self::NONE;
+        }
+        let next = std::ptr::from_ref(weights)
+            .wrapping_add(distance)
+            .cast::<i8>();
+        Self {
+            next: next.wrapping_add(first * VECTOR_BYTES),
+            per_step,
+        }
+    }
+
+    /// One step: into the second cache, which has more requests under way.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn fetch(&mut self) {
+        for _ in 0..self.per_step {
+            _mm_prefetch::<_MM_HINT_T1>(self.next);
+            self.next = self.next.wrapping_add(VECTOR_BYTES);
+        }
     }
 }
 
