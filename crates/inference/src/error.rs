@@ -64,6 +64,15 @@ pub enum InferenceError {
         /// The calling process.
         process: u32,
     },
+    /// A token that the constraint does not offer now.
+    #[error("token id {id} is not among the legal ones")]
+    IllegalToken {
+        /// The id.
+        id: u32,
+    },
+    /// A grammar that is malformed, exceeds a limit, or leads nowhere.
+    #[error("the grammar cannot be used: {0}")]
+    Grammar(String),
     /// A text longer than the tokenizer accepts.
     #[error("a text of {bytes} bytes exceeds the limit of {limit_bytes}")]
     TextTooLong {

@@ -34,6 +34,7 @@ mod bytes;
 mod chat;
 mod checkpoint;
 mod config;
+mod constrain;
 mod cuda;
 mod error;
 mod gguf;
@@ -53,6 +54,9 @@ mod tokenizer;
 
 pub use chat::{ChatTurn, Role};
 pub use config::{LoadOptions, ModelConfig, WeightForm};
+pub use constrain::{
+    CompiledShape, Constraint, FieldKind, FieldValue, Grammar, GrammarCompiler, JsonShape, Step,
+};
 pub use cuda::{
     Accelerator, ComputeCapability, DeviceForm, DeviceLabelRequest, DeviceOptions, DevicePrefix,
     DeviceQwen2, Gpu, GpuError, LayerErrors, ProductChoice, ProductTime, Telemetry, gpus,
@@ -60,7 +64,10 @@ pub use cuda::{
 };
 pub use error::{Corruption, InferenceError};
 pub use minilm::Embedder;
-pub use qwen2::{GenerateOptions, LabelScores, Prefix, Qwen2, Sampling};
+pub use qwen2::{
+    ConstrainedLimits, ConstrainedOutput, Ended, GenerateOptions, LabelScores, Prefix, Qwen2,
+    Sampling,
+};
 pub use scheduler::{
     CallerId, Handle, PendingScores, Scheduler, SchedulerConfig, SchedulerCounters, ScoreRequest,
 };

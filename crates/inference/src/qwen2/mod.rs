@@ -10,6 +10,7 @@
 
 mod attention;
 mod cache;
+mod constrained;
 mod forward;
 mod generate;
 mod labels;
@@ -31,6 +32,7 @@ use crate::{
 
 pub use self::{
     cache::Prefix,
+    constrained::{ConstrainedLimits, ConstrainedOutput, Ended},
     generate::{GenerateOptions, Sampling},
     labels::LabelScores,
 };

@@ -19,17 +19,19 @@ mod json;
 mod vocabulary;
 mod words;
 
-use std::path::PathBuf;
-
-use self::{
-    bpe::Merges,
-    vocabulary::{Description, Vocabulary},
-    words::Words,
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
 };
+
+use self::{bpe::Merges, vocabulary::Description, words::Words};
 use crate::{
+    constrain::TokenTrie,
     error::{Fault, InferenceError},
     gguf::Weights,
 };
+
+pub(crate) use self::vocabulary::Vocabulary;
 
 /// A token's number in the vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,12 +40,17 @@ pub struct TokenId(pub u32);
 /// The longest text that is tokenised: far above any context.
 const MAX_TEXT_BYTES: usize = 256 * 1024;
 
-/// The model's tokenizer.
-pub struct Tokenizer {
+/// The model's tokenizer; cheap to clone.
+#[derive(Clone)]
+pub struct Tokenizer(Arc<Parts>);
+
+struct Parts {
     vocabulary: Vocabulary,
     merges: Merges,
     words: Words,
     end_of_sequence: Option<TokenId>,
+    /// Made for the first constrained output.
+    trie: OnceLock<TokenTrie>,
 }
 
 impl Tokenizer {
@@ -60,12 +67,13 @@ impl Tokenizer {
 
     fn new(description: &Description<'_>) -> Result<Self, Fault> {
         let (vocabulary, merges) = description.checked()?;
-        Ok(Self {
+        Ok(Self(Arc::new(Parts {
             vocabulary,
             merges,
             words: Words::new(),
             end_of_sequence: description.end_of_sequence.map(TokenId),
-        })
+            trie: OnceLock::new(),
+        })))
     }
 
     /// Encodes a prompt of our own; added tokens in it are recognised.
@@ -78,7 +86,7 @@ impl Tokenizer {
         check_length(trusted.len())?;
         let mut tokens = Vec::new();
         let mut rest = trusted;
-        while let Some((range, token)) = self.vocabulary.find_added(rest) {
+        while let Some((range, token)) = self.0.vocabulary.find_added(rest) {
             self.encode_words(&rest[..range.start], &mut tokens);
             tokens.push(token);
             rest = &rest[range.end..];
@@ -120,10 +128,23 @@ impl Tokenizer {
         Ok(tokens)
     }
 
+    /// Encodes these very bytes: without normalising, and without replacing
+    /// what is not UTF-8. The tokens' bytes are `bytes`.
+    pub(crate) fn encode_exactly(&self, bytes: &[u8]) -> Vec<TokenId> {
+        let mut tokens = Vec::new();
+        for chunk in bytes.utf8_chunks() {
+            for word in self.0.words.split(chunk.valid()) {
+                self.0.merges.encode(word.as_bytes(), &mut tokens);
+            }
+            self.0.merges.encode(chunk.invalid(), &mut tokens);
+        }
+        tokens
+    }
+
     fn encode_words(&self, text: &str, tokens: &mut Vec<TokenId>) {
         let text = words::composed(text);
-        for word in self.words.split(&text) {
-            self.merges.encode(word.as_bytes(), tokens);
+        for word in self.0.words.split(&text) {
+            self.0.merges.encode(word.as_bytes(), tokens);
         }
     }
 
@@ -143,25 +164,35 @@ impl Tokenizer {
     /// id without a text.
     #[must_use]
     pub fn token_bytes(&self, token: TokenId) -> &[u8] {
-        self.vocabulary.bytes(token)
+        self.0.vocabulary.bytes(token)
     }
 
     /// Number of ids that the file lists, counted from 0; not all have a text.
     #[must_use]
     pub fn n_tokens(&self) -> usize {
-        self.vocabulary.n_tokens()
+        self.0.vocabulary.n_tokens()
     }
 
     /// Whether this id is an added token, or one without a text.
     #[must_use]
     pub fn is_added(&self, token: TokenId) -> bool {
-        token.0 as usize >= self.vocabulary.n_normal()
+        token.0 as usize >= self.0.vocabulary.n_normal()
     }
 
     /// The token that ends the model's answer, if the file names one.
     #[must_use]
     pub fn end_of_sequence(&self) -> Option<TokenId> {
-        self.end_of_sequence
+        self.0.end_of_sequence
+    }
+
+    pub(crate) fn vocabulary(&self) -> &Vocabulary {
+        &self.0.vocabulary
+    }
+
+    /// The normal tokens by their bytes.
+    pub(crate) fn trie(&self) -> &TokenTrie {
+        let make = || TokenTrie::new(&self.0.vocabulary);
+        self.0.trie.get_or_init(make)
     }
 }
 
