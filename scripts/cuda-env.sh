@@ -54,20 +54,34 @@ cuda_build_env() {
 	export CARGO_BUILD_JOBS=${CARGO_BUILD_JOBS:-1} CUDAFORGE_THREADS=${CUDAFORGE_THREADS:-1}
 }
 
-# stub_driver DIR: a library with the names of the driver's functions that the
-# objects in the target directory ask for, to link where no driver is.
+# stub_driver DIR CAP: a library in the driver's place, to link where there is
+# none. It has every function that the Rust wrapper declares; all fail, but for
+# those that describe one card of compute capability CAP.
 stub_driver() {
-	local dir=$1
+	local dir=$1 cap=$2 wrapper
 	mkdir -p "$dir"
-	# Every function of the driver that the Rust wrapper declares.
-	local wrapper
 	wrapper=$(cargo metadata --format-version 1 --locked --features inwarden-inference/cuda |
 		python3 -c 'import json, sys
 for package in json.load(sys.stdin)["packages"]:
     if package["name"] == "cudarc":
         print(package["manifest_path"].rsplit("/", 1)[0])')
+	cat >"$dir/stub.c" <<-END
+		#include <stddef.h>
+		#include <string.h>
+		int cuInit(unsigned flags) { return 0; }
+		int cuDeviceGetCount(int *count) { *count = 1; return 0; }
+		int cuDeviceGet(int *device, int ordinal) { *device = ordinal; return 0; }
+		int cuDeviceGetName(char *name, int len, int device) { strncpy(name, "stub", len); return 0; }
+		int cuDeviceGetPCIBusId(char *id, int len, int device) { strncpy(id, "0000:00:00.0", len); return 0; }
+		int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = 1; return 0; }
+		int cuDeviceGetAttribute(int *value, int attribute, int device) {
+			*value = attribute == 75 ? ${cap%?} : ${cap: -1};
+			return 0;
+		}
+	END
 	grep -rhoE 'fn cu[A-Z][A-Za-z0-9_]*' "$wrapper/src/driver/sys" | sed 's/^fn //' | sort -u |
-		sed 's/.*/int &(void) { return 100; }/' >"$dir/stub.c"
+		grep -vxE 'cuInit|cuDeviceGet(Count|Name|PCIBusId|Attribute)?|cuDeviceTotalMem_v2' |
+		sed 's/.*/int &(void) { return 999; }/' >>"$dir/stub.c"
 	cc -shared -fPIC -Wl,-soname,libcuda.so.1 -o "$dir/libcuda.so.1" "$dir/stub.c"
 	ln -sf libcuda.so.1 "$dir/libcuda.so"
 }

@@ -3,8 +3,8 @@
 # (580 or newer), builds the checking binary for it and runs it.
 #
 # What the binary needs besides the driver (libcuda.so.1): libcublas.so.13,
-# libcublasLt.so.13, libcurand.so.10, libnvrtc.so.13 and libcudart.so.13, which
-# are taken from .cache/cuda here.
+# libcublasLt.so.13, libcurand.so.10 and libcudart.so.13, which are taken from
+# .cache/cuda here.
 set -euo pipefail
 # shellcheck source=cuda-env.sh
 . "$(dirname "$0")/cuda-env.sh"

@@ -8,11 +8,11 @@ use super::probe::ComputeCapability;
 pub enum GpuError {
     // The operator must act.
     /// The NVIDIA driver is not installed, or not visible to this process.
-    #[error("no NVIDIA driver: {library} cannot be opened: {detail}")]
+    #[error("no NVIDIA driver: {detail}")]
     NoDriver {
         /// The library that was asked for.
         library: &'static str,
-        /// What the loader said.
+        /// What the loader said; names the library.
         detail: String,
     },
     /// A call into the driver failed; -1 means that it has no such function.

@@ -341,7 +341,9 @@ fn open(name: &'static str) -> Result<Library, GpuError> {
     // driver's own, found where the administrator's loader settings say.
     unsafe { Library::new(name) }.map_err(|error| GpuError::NoDriver {
         library: name,
-        detail: error.to_string(),
+        // What the loader said is the error's source.
+        detail: std::error::Error::source(&error)
+            .map_or_else(|| error.to_string(), ToString::to_string),
     })
 }
 
@@ -526,6 +528,8 @@ mod tests {
     #[test]
     fn an_absent_library_is_no_driver() {
         let error = open("libinwarden-absent.so.1").unwrap_err();
-        assert!(matches!(error, GpuError::NoDriver { .. }), "{error}");
+        let text = error.to_string();
+        assert!(matches!(error, GpuError::NoDriver { .. }), "{text}");
+        assert!(text.contains("No such file"), "{text}");
     }
 }
