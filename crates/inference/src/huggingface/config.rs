@@ -1,6 +1,11 @@
 //! `config.json` of a Qwen2 model.
 
-use serde::Deserialize;
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, IgnoredAny, SeqAccess, Unexpected, Visitor},
+};
 
 use crate::{config::ModelConfig, error::Fault, tokenizer::TokenId};
 
@@ -19,7 +24,7 @@ struct File {
     vocab_size: usize,
     max_position_embeddings: usize,
     rms_norm_eps: f32,
-    /// Where it is newer files of `transformers` have it inside `rope_parameters`.
+    /// Newer files have it inside `rope_parameters`.
     rope_theta: Option<f32>,
     rope_parameters: Option<RopeParameters>,
     rope_scaling: Option<RopeParameters>,
@@ -38,12 +43,37 @@ struct RopeParameters {
     rope_type: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum EndOfSequence {
-    One(u32),
-    /// The first is the one that ends an answer.
-    Several(Vec<u32>),
+/// A number, or the first of a list: the one that ends an answer.
+#[derive(Debug)]
+struct EndOfSequence(u32);
+
+impl<'de> Deserialize<'de> for EndOfSequence {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrSeveral;
+        impl<'de> Visitor<'de> for OneOrSeveral {
+            type Value = EndOfSequence;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a token id, or several")
+            }
+
+            fn visit_u64<E: Error>(self, id: u64) -> Result<EndOfSequence, E> {
+                let unexpected = || E::invalid_value(Unexpected::Unsigned(id), &self);
+                u32::try_from(id)
+                    .map(EndOfSequence)
+                    .map_err(|_| unexpected())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut ids: A) -> Result<EndOfSequence, A::Error> {
+                let first = ids.next_element()?;
+                while ids.next_element::<IgnoredAny>()?.is_some() {}
+                first
+                    .map(EndOfSequence)
+                    .ok_or_else(|| A::Error::invalid_length(0, &self))
+            }
+        }
+        deserializer.deserialize_any(OneOrSeveral)
+    }
 }
 
 /// The model's shape and the token that ends an answer.
@@ -97,11 +127,8 @@ pub(super) fn parse(json: &[u8]) -> Result<(ModelConfig, Option<TokenId>), Fault
             head_dim,
         ));
     }
-    let end = file.eos_token_id.and_then(|end| match end {
-        EndOfSequence::One(id) => Some(id),
-        EndOfSequence::Several(ids) => ids.first().copied(),
-    });
-    Ok((config, end.map(TokenId)))
+    let end = file.eos_token_id.map(|EndOfSequence(id)| TokenId(id));
+    Ok((config, end))
 }
 
 #[cfg(test)]
@@ -175,6 +202,8 @@ mod tests {
             "rope_type",
         );
         check_refused(r#""use_cache": true"#, r#""head_dim": 64"#, "head_dim");
+        check_refused("151645", "[]", "configuration");
+        check_refused("151645", "4294967296", "configuration");
         check_refused(r#""rope_theta": 1000000.0"#, r#""x": 1"#, "rope_theta");
     }
 

@@ -13,8 +13,8 @@ use crate::{
 const FIRST_READ_BYTES: usize = 8 << 20;
 const MAX_HEADER_BYTES: usize = 64 << 20;
 
-/// Far above any real file; a bound on work, not on memory.
-const MAX_METADATA: u64 = 1 << 16;
+/// Far above any real file; bounds on work, and on what a short entry costs.
+const MAX_METADATA: u64 = 1 << 12;
 const MAX_TENSORS: u64 = 1 << 16;
 const MAX_KEY_BYTES: u64 = 1 << 10;
 const MAX_STRING_BYTES: u64 = 1 << 24;
