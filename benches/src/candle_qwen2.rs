@@ -110,27 +110,37 @@ impl CandleQwen2 {
         Ok(self.output.forward(&last)?.squeeze(0)?.to_vec1()?)
     }
 
-    /// Natural logarithm of the probability of `label` after `text`, all its
-    /// tokens together.
-    pub(crate) fn log_probability(
+    /// Natural logarithm of the probability of each of `labels` after `text`, all
+    /// its tokens together. The text is read once for all of them.
+    pub(crate) fn log_probabilities(
         &self,
         prefix: &Cache,
         text: &[TokenId],
-        label: &[TokenId],
-    ) -> anyhow::Result<f64> {
-        let mut cache = prefix.clone();
-        let (_, but_last) = label.split_last().context("a label without tokens")?;
-        let tokens = [text, but_last].concat();
-        let hidden = self.hidden(&mut cache, &tokens)?;
-        let hidden = hidden.narrow(1, text.len() - 1, label.len())?;
-        let logits = self
-            .output
-            .forward(&hidden)?
-            .squeeze(0)?
-            .to_dtype(DType::F64)?;
+        labels: &[Vec<TokenId>],
+    ) -> anyhow::Result<Vec<f64>> {
+        let mut after_text = prefix.clone();
+        let hidden = self.hidden(&mut after_text, text)?;
+        let last = hidden.narrow(1, text.len() - 1, 1)?;
+        let mut sums = Vec::with_capacity(labels.len());
+        for label in labels {
+            let (last_token, before) = label.split_last().context("a label without tokens")?;
+            let mut sum = self.log_probability(&last, &label[..1])?;
+            if !before.is_empty() {
+                let hidden = self.hidden(&mut after_text.clone(), before)?;
+                sum += self.log_probability(&hidden, &[&before[1..], &[*last_token]].concat())?;
+            }
+            sums.push(sum);
+        }
+        Ok(sums)
+    }
+
+    /// The sum over `tokens`, each after its row of `hidden`.
+    fn log_probability(&self, hidden: &Tensor, tokens: &[TokenId]) -> anyhow::Result<f64> {
+        let logits = self.output.forward(hidden)?.squeeze(0)?;
+        let logits = logits.to_dtype(DType::F64)?;
         let normalisers: Vec<f64> = logits.log_sum_exp(D::Minus1)?.to_vec1()?;
         let mut sum = 0.0;
-        for (row, (token, normaliser)) in label.iter().zip(normalisers).enumerate() {
+        for (row, (token, normaliser)) in tokens.iter().zip(normalisers).enumerate() {
             sum += logits.i((row, token.0 as usize))?.to_scalar::<f64>()? - normaliser;
         }
         Ok(sum)
@@ -330,14 +340,18 @@ mod tests {
         random_model::write_small(&file).unwrap();
         let model = CandleQwen2::load(&file, Products::Exact).unwrap();
         let ids = |ids: &[u32]| ids.iter().copied().map(TokenId).collect::<Vec<_>>();
-        let of = |text: &[u32], label: &[u32]| {
-            let (text, label) = (ids(text), ids(label));
-            model
-                .log_probability(&Cache::default(), &text, &label)
-                .unwrap()
+        let of = |text: &[u32], labels: &[&[u32]]| {
+            let labels: Vec<_> = labels.iter().map(|label| ids(label)).collect();
+            let scores = model.log_probabilities(&Cache::default(), &ids(text), &labels);
+            scores.unwrap()
         };
-        let both = of(&[1, 2, 3], &[4, 5]);
-        let one_by_one = of(&[1, 2, 3], &[4]) + of(&[1, 2, 3, 4], &[5]);
-        assert!((both - one_by_one).abs() < 1e-4, "{both} {one_by_one}");
+        let together = of(&[1, 2, 3], &[&[4, 5, 6], &[4]]);
+        let first = of(&[1, 2, 3], &[&[4]])[0];
+        let one_by_one = first + of(&[1, 2, 3, 4], &[&[5]])[0] + of(&[1, 2, 3, 4, 5], &[&[6]])[0];
+        assert!(
+            (together[0] - one_by_one).abs() < 1e-4,
+            "{together:?} {one_by_one}"
+        );
+        assert!((together[1] - first).abs() < 1e-9);
     }
 }

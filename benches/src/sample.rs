@@ -42,18 +42,29 @@ impl Sample {
     }
 
     /// The value below which the given share of runs lies, `share` in
-    /// `0..=100`; 0 without runs.
+    /// `0..=100`, the higher one between two runs; 0 without runs.
     pub(crate) fn percentile(&self, share: usize) -> f64 {
-        let mut sorted = self.values.clone();
-        sorted.sort_by(f64::total_cmp);
+        let sorted = self.sorted();
         let Some(last) = sorted.len().checked_sub(1) else {
             return 0.0;
         };
         sorted[(last * share).div_ceil(100).min(last)]
     }
 
+    /// The middle of the runs; of two in the middle the mean, so that neither
+    /// side of a ratio gains by an even number of runs. 0 without runs.
     pub(crate) fn median(&self) -> f64 {
-        self.percentile(50)
+        let sorted = self.sorted();
+        let Some(last) = sorted.len().checked_sub(1) else {
+            return 0.0;
+        };
+        f64::midpoint(sorted[last / 2], sorted[last.div_ceil(2)])
+    }
+
+    fn sorted(&self) -> Vec<f64> {
+        let mut sorted = self.values.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted
     }
 
     pub(crate) fn smallest(&self) -> f64 {
@@ -115,7 +126,7 @@ mod tests {
     fn percentiles_lie_in_order() {
         let sample = sample((1..=20).rev());
         assert_eq!(sample.smallest(), 1.0);
-        assert_eq!(sample.median(), 11.0);
+        assert_eq!(sample.median(), 10.5);
         assert_eq!(sample.percentile(95), 20.0);
         assert_eq!(sample.largest(), 20.0);
         assert_eq!(Sample::default().median(), 0.0);

@@ -77,10 +77,9 @@ pub(crate) fn by_candle(
     rows.iter()
         .map(|row| {
             let event = event(tokenizer, row, question)?;
-            let labels = question.labels.iter();
-            let scores = labels.map(|label| model.log_probability(&prefix, &event, label));
+            let scores = model.log_probabilities(&prefix, &event, &question.labels)?;
             Ok(Scored {
-                log_probabilities: scores.collect::<anyhow::Result<_>>()?,
+                log_probabilities: scores,
             })
         })
         .collect()
