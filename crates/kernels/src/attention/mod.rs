@@ -19,8 +19,7 @@
 //! Source: Milakov and Gimelshein 2018, arXiv:1805.02867 (online softmax); Dao et
 //! al. 2022, arXiv:2205.14135 (by blocks).
 
-#[cfg(target_arch = "x86_64")]
-mod avx512;
+mod bf16;
 mod portable;
 mod rows;
 mod softmax;

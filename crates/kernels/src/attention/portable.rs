@@ -2,37 +2,23 @@
 //!
 //! Each number of the result adds its products one after the other, in order.
 
-use super::rows::{CHUNK, Product, TILE_HEADS as MOST_HEADS};
+use super::rows::{CHUNK, Product, parts};
 use crate::kv::{LINE_WORDS, Line};
 
 /// Heads that are multiplied together: as many as leave the sums of 16 columns in
 /// AVX2's registers.
-pub(super) const TILE_HEADS: usize = 4;
+const TILE_HEADS: usize = 5;
 
 /// Multiplies with pairs of bf16: a row of `b` takes two numbers of `a`.
-///
-/// `a`: `(chunk, n_heads, CHUNK)`, f32.
 #[inline(always)]
-pub(super) fn multiply_pairs(n_heads: usize, a: &[[f32; CHUNK]], product: Product<'_>) {
-    match n_heads {
-        1 => tile::<1, Pairs>(a, product),
-        2 => tile::<2, Pairs>(a, product),
-        3 => tile::<3, Pairs>(a, product),
-        _ => tile::<TILE_HEADS, Pairs>(a, product),
-    }
+pub(super) fn multiply_pairs(product: Product<'_, f32, CHUNK>) {
+    multiply::<Pairs>(product);
 }
 
 /// Multiplies with f32: a row of `b` takes one number of `a`.
-///
-/// `a`: `(chunk, n_heads, CHUNK)`, f32.
 #[inline(always)]
-pub(super) fn multiply_numbers(n_heads: usize, a: &[[f32; CHUNK]], product: Product<'_>) {
-    match n_heads {
-        1 => tile::<1, Numbers>(a, product),
-        2 => tile::<2, Numbers>(a, product),
-        3 => tile::<3, Numbers>(a, product),
-        _ => tile::<TILE_HEADS, Numbers>(a, product),
-    }
+pub(super) fn multiply_numbers(product: Product<'_, f32, CHUNK>) {
+    multiply::<Numbers>(product);
 }
 
 /// What a word is.
@@ -40,8 +26,13 @@ trait Words {
     /// Rows of `b` that a chunk of `a` is multiplied with.
     const ROWS_PER_CHUNK: usize;
 
-    /// Adds a row's products to a head's sums.
-    fn add(sums: &mut [f32; LINE_WORDS], a: &[f32; CHUNK], row: usize, words: &Line);
+    /// Adds the products of a row's words to the sums of some heads.
+    fn add<const HEADS: usize>(
+        sums: &mut [[f32; LINE_WORDS]; HEADS],
+        a: &[&[f32; CHUNK]; HEADS],
+        row: usize,
+        words: &Line,
+    );
 }
 
 /// Two bf16.
@@ -51,11 +42,20 @@ impl Words for Pairs {
     const ROWS_PER_CHUNK: usize = CHUNK / 2;
 
     #[inline(always)]
-    fn add(sums: &mut [f32; LINE_WORDS], a: &[f32; CHUNK], row: usize, words: &Line) {
-        for (sum, word) in sums.iter_mut().zip(words.0) {
-            let (low, high) = (word << 16, word & 0xffff_0000);
-            *sum = a[2 * row].mul_add(f32::from_bits(low), *sum);
-            *sum = a[2 * row + 1].mul_add(f32::from_bits(high), *sum);
+    fn add<const HEADS: usize>(
+        sums: &mut [[f32; LINE_WORDS]; HEADS],
+        a: &[&[f32; CHUNK]; HEADS],
+        row: usize,
+        words: &Line,
+    ) {
+        let low: [f32; LINE_WORDS] = std::array::from_fn(|i| f32::from_bits(words.0[i] << 16));
+        let high: [f32; LINE_WORDS] =
+            std::array::from_fn(|i| f32::from_bits(words.0[i] & 0xffff_0000));
+        for (sums, a) in sums.iter_mut().zip(a) {
+            let (first, second) = (a[2 * row], a[2 * row + 1]);
+            for ((sum, low), high) in sums.iter_mut().zip(low).zip(high) {
+                *sum = second.mul_add(high, first.mul_add(low, *sum));
+            }
         }
     }
 }
@@ -67,39 +67,64 @@ impl Words for Numbers {
     const ROWS_PER_CHUNK: usize = CHUNK;
 
     #[inline(always)]
-    fn add(sums: &mut [f32; LINE_WORDS], a: &[f32; CHUNK], row: usize, words: &Line) {
-        for (sum, word) in sums.iter_mut().zip(words.0) {
-            *sum = a[row].mul_add(f32::from_bits(word), *sum);
+    fn add<const HEADS: usize>(
+        sums: &mut [[f32; LINE_WORDS]; HEADS],
+        a: &[&[f32; CHUNK]; HEADS],
+        row: usize,
+        words: &Line,
+    ) {
+        let words = words.0.map(f32::from_bits);
+        for (sums, a) in sums.iter_mut().zip(a) {
+            let a = a[row];
+            for (sum, word) in sums.iter_mut().zip(words) {
+                *sum = a.mul_add(word, *sum);
+            }
         }
     }
 }
 
 #[inline(always)]
-fn tile<const HEADS: usize, W: Words>(a: &[[f32; CHUNK]], product: Product<'_>) {
-    const { assert!(HEADS <= MOST_HEADS) };
-    let (chunks, _) = a.as_chunks::<HEADS>();
-    for line in 0..product.n_lines {
-        let mut sums = [[0.0_f32; LINE_WORDS]; HEADS];
-        if let Some(factors) = product.factors {
-            for (head, sums) in sums.iter_mut().enumerate() {
-                let c = &product.c[head * product.c_len + line * LINE_WORDS..][..LINE_WORDS];
-                for (sum, c) in sums.iter_mut().zip(c) {
-                    *sum = c * factors[head];
-                }
+fn multiply<W: Words>(mut product: Product<'_, f32, CHUNK>) {
+    for heads in parts(product.n_heads(), TILE_HEADS) {
+        for line in 0..product.n_lines {
+            match heads.len() {
+                1 => tile::<1, W>(heads.start, line, &mut product),
+                2 => tile::<2, W>(heads.start, line, &mut product),
+                3 => tile::<3, W>(heads.start, line, &mut product),
+                4 => tile::<4, W>(heads.start, line, &mut product),
+                _ => tile::<TILE_HEADS, W>(heads.start, line, &mut product),
             }
         }
-        let rows = product.b.chunks_exact(product.row_lines);
-        let mut rows = rows.take(product.n_rows).map(|row| &row[line]);
-        for chunk in chunks {
-            for (i, words) in rows.by_ref().take(W::ROWS_PER_CHUNK).enumerate() {
-                for (sums, a) in sums.iter_mut().zip(chunk) {
-                    W::add(sums, a, i, words);
-                }
+    }
+}
+
+/// One line of `HEADS` heads from `head` on.
+#[inline(always)]
+fn tile<const HEADS: usize, W: Words>(
+    head: usize,
+    line: usize,
+    product: &mut Product<'_, f32, CHUNK>,
+) {
+    let mut sums = [[0.0_f32; LINE_WORDS]; HEADS];
+    if let Some(factors) = product.factors {
+        for (i, sums) in sums.iter_mut().enumerate() {
+            let c = product.c_line(head + i, line);
+            for (sum, c) in sums.iter_mut().zip(c) {
+                *sum = *c * factors[head + i];
             }
         }
-        for (head, sums) in sums.iter().enumerate() {
-            let c = &mut product.c[head * product.c_len + line * LINE_WORDS..][..LINE_WORDS];
-            c.copy_from_slice(sums);
+    }
+    let b = &product.b[..product.n_rows * product.row_lines];
+    let chunks = b.chunks(W::ROWS_PER_CHUNK * product.row_lines);
+    for (chunk, rows) in chunks.enumerate() {
+        let a: [&[f32; CHUNK]; HEADS] =
+            std::array::from_fn(|i| &product.a[(head + i) * product.n_chunks + chunk]);
+        let rows = rows.chunks_exact(product.row_lines);
+        for (row, words) in (0..W::ROWS_PER_CHUNK).zip(rows) {
+            W::add(&mut sums, &a, row, &words[line]);
         }
+    }
+    for (i, sums) in sums.iter().enumerate() {
+        *product.c_line(head + i, line) = *sums;
     }
 }

@@ -2,37 +2,74 @@
 
 use std::cell::RefCell;
 use std::f32::consts::LOG2_E;
+use std::ops::Range;
 
-use super::softmax::{self, State};
-use super::{Visible, portable};
+use super::portable::{multiply_numbers, multiply_pairs};
+use super::softmax::{State, take_scores};
+use super::{Visible, bf16};
 use crate::Variant;
 use crate::kv::{KV_BLOCK, KvBlock, KvShape, KvType, LINE_WORDS, Line};
 use crate::variant::{Kind, compiled_for};
 
-/// Heads that are multiplied together, at most.
-pub(super) const TILE_HEADS: usize = 7;
+/// Heads whose scores of a block are held together, at most.
+const TILE_HEADS: usize = 8;
 
-/// Numbers of the left side of a product that lie together: `(chunk, head, CHUNK)`.
+/// Numbers of the left side of a product that lie together.
 pub(super) const CHUNK: usize = 64;
 
 /// One head's scores, and then weights, of a block.
 pub(super) type Scores = [f32; KV_BLOCK];
 
-/// `c = c * factor + a b`, for the heads of a tile.
-pub(super) struct Product<'a> {
-    /// `(n_rows, row_lines)`: rows of words, each an f32 or two bf16 that are
+/// `c = c * factor + a b` for some heads.
+pub(super) struct Product<'a, A, const N: usize> {
+    /// `(head, chunk, N)`: f32, or pairs of bf16.
+    pub(super) a: &'a [[A; N]],
+    pub(super) n_chunks: usize,
+    /// `(n_rows or more, row_lines)`: rows of words, each an f32 or two bf16 that are
     /// multiplied with numbers of `a` that follow each other.
     pub(super) b: &'a [Line],
     pub(super) row_lines: usize,
-    /// Rows of `b` to use.
     pub(super) n_rows: usize,
     /// Lines of each row to use.
     pub(super) n_lines: usize,
-    /// `(n_heads, c_len)`, of which the first `n_lines` lines are written.
-    pub(super) c: &'a mut [f32],
-    pub(super) c_len: usize,
+    /// `(head, c_lines)` lines, of which the first `n_lines` are written.
+    pub(super) c: &'a mut [[f32; LINE_WORDS]],
+    pub(super) c_lines: usize,
     /// A factor for each head's row of `c`; none if `c` is to be overwritten.
-    pub(super) factors: Option<&'a [f32; TILE_HEADS]>,
+    pub(super) factors: Option<&'a [f32]>,
+}
+
+impl<'p, A, const N: usize> Product<'p, A, N> {
+    pub(super) fn n_heads(&self) -> usize {
+        self.a.len() / self.n_chunks
+    }
+
+    /// The same with another left side.
+    fn with<B, const M: usize>(self, a: &'p [[B; M]]) -> Product<'p, B, M> {
+        Product {
+            a,
+            n_chunks: self.n_chunks,
+            b: self.b,
+            row_lines: self.row_lines,
+            n_rows: self.n_rows,
+            n_lines: self.n_lines,
+            c: self.c,
+            c_lines: self.c_lines,
+            factors: self.factors,
+        }
+    }
+
+    /// A line of a head's row of `c`.
+    #[inline(always)]
+    pub(super) fn c_line(&mut self, head: usize, line: usize) -> &mut [f32; LINE_WORDS] {
+        &mut self.c[head * self.c_lines + line]
+    }
+}
+
+/// Splits `0..n` into as few parts of at most `most` as can be, as even as can be.
+pub(super) fn parts(n: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let n_parts = n.div_ceil(most);
+    (0..n_parts).map(move |part| n * part / n_parts..n * (part + 1) / n_parts)
 }
 
 /// The heads of one key/value head, for some rows of a sequence.
@@ -49,14 +86,14 @@ pub(super) struct Group<'a> {
 /// What a thread needs while it computes; kept, so that it is allocated once.
 #[derive(Default)]
 struct Scratch {
-    /// `(row, tile, chunk, head, CHUNK)`, scaled.
+    /// `(row, head, chunk, CHUNK)`, scaled, zeros behind `head_dim`.
     queries: Vec<[f32; CHUNK]>,
     /// The same as pairs of bf16.
     query_pairs: Vec<[u32; CHUNK / 2]>,
     /// `(row, head)`.
     states: Vec<State>,
-    /// `(row, head, padded head_dim)`.
-    sums: Vec<f32>,
+    /// `(row, head)`: sums of weighted values, in lines.
+    sums: Vec<[f32; LINE_WORDS]>,
 }
 
 thread_local! {
@@ -89,10 +126,6 @@ impl Group<'_> {
         });
     }
 
-    fn padded_dim(&self) -> usize {
-        self.shape.head_dim.next_multiple_of(LINE_WORDS)
-    }
-
     /// Chunks of one head's query.
     fn n_chunks(&self) -> usize {
         self.shape.head_dim.div_ceil(CHUNK)
@@ -103,164 +136,159 @@ impl Group<'_> {
         self.shape.kv_type == KvType::Bf16 && self.variant.kind() == Kind::Avx512VnniBf16
     }
 
-    /// The heads of each tile: as even as they can be.
-    fn tiles(&self) -> impl Iterator<Item = std::ops::Range<usize>> {
-        let most = if self.multiplies_bf16() {
-            TILE_HEADS
-        } else {
-            portable::TILE_HEADS
-        };
-        let n_tiles = self.n_heads.div_ceil(most);
-        let n_heads = self.n_heads;
-        (0..n_tiles).map(move |tile| n_heads * tile / n_tiles..n_heads * (tile + 1) / n_tiles)
-    }
-
     /// Packs and scales the queries, and sets all else to its start.
     fn prepare<'q>(&self, query: impl Fn(usize) -> &'q [f32], scratch: &mut Scratch) {
         let n_rows = self.visible.len();
         let n_chunks = n_rows * self.n_heads * self.n_chunks();
+        let n_lines = n_rows * self.n_heads * self.shape.value_row_lines();
         scratch.queries.clear();
         scratch.queries.resize(n_chunks, [0.0; CHUNK]);
         scratch.states.clear();
         scratch.states.resize(n_rows * self.n_heads, State::START);
         scratch.sums.clear();
-        let n_sums = n_rows * self.n_heads * self.padded_dim();
-        scratch.sums.resize(n_sums, 0.0);
+        scratch.sums.resize(n_lines, [0.0; LINE_WORDS]);
 
         // Powers of two are cheaper than powers of e.
         let scale = LOG2_E / (self.shape.head_dim as f32).sqrt();
         let mut chunks = scratch.queries.iter_mut();
         for row in 0..n_rows {
-            let query = query(row);
-            for heads in self.tiles() {
-                for start in (0..self.shape.head_dim).step_by(CHUNK) {
-                    for head in heads.clone() {
-                        let len = CHUNK.min(self.shape.head_dim - start);
-                        let part = &query[head * self.shape.head_dim + start..][..len];
-                        let chunk = chunks.next().expect("counted above");
-                        for (packed, query) in chunk.iter_mut().zip(part) {
-                            *packed = query * scale;
-                        }
+            for head in query(row).chunks_exact(self.shape.head_dim) {
+                for (part, chunk) in head.chunks(CHUNK).zip(&mut chunks) {
+                    for (packed, query) in chunk.iter_mut().zip(part) {
+                        *packed = query * scale;
                     }
                 }
             }
         }
-        #[cfg(target_arch = "x86_64")]
         if self.multiplies_bf16() {
             scratch.query_pairs.resize(n_chunks, [0; CHUNK / 2]);
-            super::avx512::round_to_pairs(&scratch.queries, &mut scratch.query_pairs);
+            bf16::round_to_pairs(&scratch.queries, &mut scratch.query_pairs);
         }
     }
 
     /// Lets a row see the `slots` of a block.
     fn take_block(&self, block: &KvBlock, slots: u64, row: usize, scratch: &mut Scratch) {
-        let (keys, values) = (block.keys(self.kv_head), block.values(self.kv_head));
-        let is_bad = slots & block.not_finite() != 0;
-        // Slots from here on are not even looked at.
-        let end = KV_BLOCK - slots.leading_zeros() as usize;
-        let slots_a_row = KV_BLOCK / self.shape.value_rows();
-        let padded_dim = self.padded_dim();
-        for heads in self.tiles() {
-            let n_heads = heads.len();
-            let first = row * self.n_heads + heads.start;
+        let is_spoilt = slots & block.not_finite() != 0;
+        for heads in parts(self.n_heads, TILE_HEADS) {
+            let heads = row * self.n_heads + heads.start..row * self.n_heads + heads.end;
             let mut scores = [[0.0; KV_BLOCK]; TILE_HEADS];
-            let a = first * self.n_chunks()..(first + n_heads) * self.n_chunks();
-            self.multiply(
-                n_heads,
-                &scratch.queries[a.clone()],
-                scratch.query_pairs.get(a).unwrap_or_default(),
-                Product {
-                    b: keys,
-                    row_lines: KV_BLOCK / LINE_WORDS,
-                    n_rows: self.shape.key_rows(),
-                    n_lines: end.div_ceil(LINE_WORDS),
-                    c: scores.as_flattened_mut(),
-                    c_len: KV_BLOCK,
-                    factors: None,
-                },
-            );
-            let scores = &mut scores[..n_heads];
-            let states = &mut scratch.states[first..][..n_heads];
+            let scores = &mut scores[..heads.len()];
+            self.multiply_keys(block, slots, heads.clone(), scratch, scores);
+
             let mut factors = [0.0; TILE_HEADS];
-            let factors_out = &mut factors[..n_heads];
+            let factors = &mut factors[..heads.len()];
+            let states = &mut scratch.states[heads.clone()];
             compiled_for!(
                 self.variant,
                 take_scores(
                     slots: u64,
                     scores: &mut [Scores],
                     states: &mut [State],
-                    factors_out: &mut [f32],
+                    factors: &mut [f32],
                 )
             );
-            if is_bad {
+            if is_spoilt {
                 states.iter_mut().for_each(State::spoil);
             }
-            let mut pairs = [[0; CHUNK / 2]; TILE_HEADS];
-            let pairs = &mut pairs[..n_heads];
-            #[cfg(target_arch = "x86_64")]
-            if self.multiplies_bf16() {
-                super::avx512::round_to_pairs(scores, pairs);
-            }
-            self.multiply(
-                n_heads,
-                scores,
-                pairs,
-                Product {
-                    b: values,
-                    row_lines: self.shape.value_row_lines(),
-                    n_rows: end.div_ceil(slots_a_row),
-                    n_lines: self.shape.value_row_lines(),
-                    c: &mut scratch.sums[first * padded_dim..][..n_heads * padded_dim],
-                    c_len: padded_dim,
-                    factors: Some(&factors),
-                },
-            );
+            let lines = self.shape.value_row_lines();
+            let sums = &mut scratch.sums[heads.start * lines..heads.end * lines];
+            self.multiply_values(block, slots, scores, factors, sums);
         }
     }
 
-    /// `a`: `(chunk, head, CHUNK)`; `pairs`: the same as bf16, where they are used.
-    #[cfg_attr(
-        not(target_arch = "x86_64"),
-        expect(unused_variables, reason = "bf16 instructions are of x86-64")
-    )]
-    fn multiply(
+    /// Writes the scores of a block's slots, up to the last one of `slots`.
+    fn multiply_keys(
         &self,
-        n_heads: usize,
-        a: &[[f32; CHUNK]],
-        pairs: &[[u32; CHUNK / 2]],
-        product: Product<'_>,
+        block: &KvBlock,
+        slots: u64,
+        heads: Range<usize>,
+        scratch: &Scratch,
+        scores: &mut [Scores],
     ) {
-        #[cfg(target_arch = "x86_64")]
+        let n_chunks = self.n_chunks();
+        let chunks = heads.start * n_chunks..heads.end * n_chunks;
+        let (c, _) = scores.as_flattened_mut().as_chunks_mut();
+        let product = Product {
+            a: &scratch.queries[chunks.clone()],
+            n_chunks,
+            b: block.keys(self.kv_head),
+            row_lines: KV_BLOCK / LINE_WORDS,
+            n_rows: self.shape.key_rows(),
+            n_lines: end(slots).div_ceil(LINE_WORDS),
+            c,
+            c_lines: KV_BLOCK / LINE_WORDS,
+            factors: None,
+        };
+        let pairs = self.multiplies_bf16().then_some(&scratch.query_pairs);
+        self.multiply(product, pairs.map(|pairs| &pairs[chunks]));
+    }
+
+    /// Adds the values of a block's slots to the sums, by their weights.
+    fn multiply_values(
+        &self,
+        block: &KvBlock,
+        slots: u64,
+        weights: &[Scores],
+        factors: &[f32],
+        sums: &mut [[f32; LINE_WORDS]],
+    ) {
+        let slots_a_row = KV_BLOCK / self.shape.value_rows();
+        let product = Product {
+            a: weights,
+            n_chunks: 1,
+            b: block.values(self.kv_head),
+            row_lines: self.shape.value_row_lines(),
+            n_rows: end(slots).div_ceil(slots_a_row),
+            n_lines: self.shape.value_row_lines(),
+            c: sums,
+            c_lines: self.shape.value_row_lines(),
+            factors: Some(factors),
+        };
         if self.multiplies_bf16() {
-            return super::avx512::multiply(n_heads, pairs, product);
+            let mut pairs = [[0; CHUNK / 2]; TILE_HEADS];
+            let pairs = &mut pairs[..weights.len()];
+            bf16::round_to_pairs(weights, pairs);
+            self.multiply(product, Some(pairs));
+        } else {
+            self.multiply(product, None);
         }
-        match self.shape.kv_type {
-            KvType::Bf16 => compiled_for!(
+    }
+
+    /// `pairs`: the left side as pairs of bf16, where these are multiplied.
+    fn multiply(&self, product: Product<'_, f32, CHUNK>, pairs: Option<&[[u32; CHUNK / 2]]>) {
+        match (pairs, self.shape.kv_type) {
+            (Some(pairs), _) => bf16::multiply(product.with(pairs)),
+            (None, KvType::Bf16) => compiled_for!(
                 self.variant,
-                multiply_pairs(n_heads: usize, a: &[[f32; CHUNK]], product: Product<'_>)
+                multiply_pairs(product: Product<'_, f32, CHUNK>)
             ),
-            KvType::F32 => compiled_for!(
+            (None, KvType::F32) => compiled_for!(
                 self.variant,
-                multiply_numbers(n_heads: usize, a: &[[f32; CHUNK]], product: Product<'_>)
+                multiply_numbers(product: Product<'_, f32, CHUNK>)
             ),
         }
     }
 
     /// A row's result, `(n_heads, head_dim)`.
     fn finish<'s>(&self, row: usize, scratch: &'s mut Scratch) -> &'s [f32] {
-        let (head_dim, padded_dim) = (self.shape.head_dim, self.padded_dim());
-        let row_len = self.n_heads * padded_dim;
-        let sums = &mut scratch.sums[row * row_len..][..row_len];
+        let head_dim = self.shape.head_dim;
+        let lines = self.shape.value_row_lines();
+        let sums = &mut scratch.sums[row * self.n_heads * lines..][..self.n_heads * lines];
+        let sums = sums.as_flattened_mut();
         for head in 0..self.n_heads {
             let weight = scratch.states[row * self.n_heads + head].inverse_sum();
-            for dim in 0..head_dim {
-                // To the left, where the padding of the heads before was.
-                sums[head * head_dim + dim] = sums[head * padded_dim + dim] * weight;
+            let start = head * lines * LINE_WORDS;
+            for sum in &mut sums[start..start + head_dim] {
+                *sum *= weight;
             }
+            // To the left, over the padding of the heads before.
+            sums.copy_within(start..start + head_dim, head * head_dim);
         }
         &sums[..self.n_heads * head_dim]
     }
 }
 
-use portable::{multiply_numbers, multiply_pairs};
-use softmax::take_scores;
+/// One more than the last of `slots`.
+fn end(slots: u64) -> usize {
+    KV_BLOCK - slots.leading_zeros() as usize
+}

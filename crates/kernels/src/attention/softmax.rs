@@ -1,7 +1,7 @@
 //! The running softmax of one row and head.
 
 use super::rows::Scores;
-use crate::kv::{KV_BLOCK, LINE_WORDS};
+use crate::kv::LINE_WORDS;
 
 /// What is known of a row's scores so far.
 #[derive(Clone, Copy)]
@@ -76,13 +76,14 @@ pub(super) fn take_scores(
 /// Makes the scores of which `slots` has no bit minus infinity.
 #[inline(always)]
 fn hide(slots: u64, scores: &mut Scores) {
-    for half in 0..2 {
-        #[expect(clippy::cast_possible_truncation, reason = "a half of it")]
-        let slots = (slots >> (half * 32)) as u32;
-        for (i, score) in scores[half * KV_BLOCK / 2..][..32].iter_mut().enumerate() {
-            if slots & 1 << i == 0 {
-                *score = f32::NEG_INFINITY;
-            }
+    let (lines, _) = scores.as_chunks_mut::<LINE_WORDS>();
+    for (line_idx, line) in lines.iter_mut().enumerate() {
+        #[expect(clippy::cast_possible_truncation, reason = "the bits of this line")]
+        let slots = (slots >> (line_idx * LINE_WORDS)) as u32;
+        for (i, score) in line.iter_mut().enumerate() {
+            // A choice of two numbers, so that it vectorises.
+            let is_hidden = slots >> i & 1 == 0;
+            *score = if is_hidden { f32::NEG_INFINITY } else { *score };
         }
     }
 }
