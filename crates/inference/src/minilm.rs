@@ -26,7 +26,11 @@ const MAX_CONFIG_BYTES: u64 = 1 << 16;
 const MAX_TOKENIZER_BYTES: u64 = 32 << 20;
 const MAX_SIZE: usize = 1 << 16;
 
-/// A loaded MiniLM model.
+/// A loaded MiniLM model, with threads of its own.
+///
+/// The threads that a process shares for such work are absent in a forked
+/// child, where waiting for them would never end; a model that is loaded in the
+/// child has its own.
 pub struct Embedder {
     config: BertConfig,
     tokenizer: Tokenizer,
@@ -36,6 +40,9 @@ pub struct Embedder {
     positions: Rows,
     norm: Norm,
     layers: Vec<Layer>,
+    workers: rayon::ThreadPool,
+    /// The process that has the workers.
+    process: u32,
 }
 
 /// The fields of `config.json` that shape the computation.
@@ -80,8 +87,18 @@ impl Embedder {
     /// The weights are read, never mapped: a file that shrinks meanwhile is an error.
     ///
     /// # Errors
-    /// [`InferenceError::Io`], [`InferenceError::Corrupt`].
+    /// [`InferenceError::Io`], [`InferenceError::Corrupt`],
+    /// [`InferenceError::Threads`].
     pub fn load(dir: &Path) -> Result<Self, InferenceError> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|thread_idx| format!("embedder-{thread_idx}"))
+            .build()
+            .map_err(|error| InferenceError::Threads {
+                threads,
+                detail: error.to_string(),
+            })?;
         let config = BertConfig::load(&dir.join("config.json"))?;
         let tokenizer = load_tokenizer(&dir.join("tokenizer.json"))?;
         let file = Safetensors::open(&dir.join("model.safetensors"))?;
@@ -99,9 +116,10 @@ impl Embedder {
             file: &file,
             config: &config,
         };
-        let layers = (0..config.num_hidden_layers)
-            .map(|layer_idx| loader.layer(layer_idx))
-            .collect::<Result<_, _>>()?;
+        let layers = workers.install(|| {
+            let layers = (0..config.num_hidden_layers).map(|layer_idx| loader.layer(layer_idx));
+            layers.collect::<Result<_, _>>()
+        })?;
         Ok(Self {
             norm: loader.norm("embeddings.LayerNorm")?,
             words,
@@ -109,6 +127,8 @@ impl Embedder {
             layers,
             tokenizer,
             config,
+            workers,
+            process: std::process::id(),
         })
     }
 
@@ -119,10 +139,15 @@ impl Embedder {
     ///
     /// # Errors
     /// [`InferenceError::NotFinite`], [`InferenceError::UnknownToken`] if the
-    /// tokenizer is one for another model, [`InferenceError::Tokenizer`] and
-    /// [`InferenceError::Tensor`], both bugs.
+    /// tokenizer is one for another model, [`InferenceError::ForkedProcess`],
+    /// [`InferenceError::Tokenizer`] and [`InferenceError::Tensor`], both bugs.
     pub fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, InferenceError> {
-        texts.iter().map(|text| self.embed_one(text)).collect()
+        let (started, process) = (self.process, std::process::id());
+        if process != started {
+            return Err(InferenceError::ForkedProcess { started, process });
+        }
+        let embed = || texts.iter().map(|text| self.embed_one(text)).collect();
+        self.workers.install(embed)
     }
 
     /// Length of an embedding.
