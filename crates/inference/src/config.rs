@@ -1,9 +1,11 @@
 //! The model's shape and how to load it.
 
-use std::num::NonZeroUsize;
+use std::{num::NonZeroUsize, path::PathBuf};
+
+use sha2::{Digest, Sha256};
 
 use crate::{
-    error::{Corruption, Fault},
+    error::{Corruption, Fault, InferenceError},
     gguf::Metadata,
 };
 
@@ -17,29 +19,73 @@ pub struct LoadOptions {
     pub max_context_tokens: usize,
     /// How the weights are kept in memory.
     pub weight_form: WeightForm,
+    /// Which weights these are; needed to save and load prefixes, and not
+    /// otherwise.
+    pub fingerprint: Option<Fingerprint>,
+    /// The instruction set of the kernels: `avx512-vnni-bf16`, `avx512-vnni`,
+    /// `avx-vnni`, `avx2` or `scalar`. `None`: the fastest that the processor
+    /// has.
+    pub instruction_set: Option<String>,
 }
 
 /// How weights are kept in memory, once and for all products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WeightForm {
-    /// Quantised again, to int8 with a scale per 128 inputs; activations are
-    /// quantised likewise in each product. The fastest form here; takes about
-    /// 1.06 bytes a weight.
+    /// What is 4 bits in the file (Q4_K) stays so, exactly, with about 0.59 bytes
+    /// a weight; all else as [`Self::Int8`]. Models with a hidden size below
+    /// 1,024 are kept as [`Self::Int8`] altogether: they have little memory to
+    /// save and much accuracy to lose.
+    Compact,
+    /// Quantised again, to int8 with a scale per 128 inputs, about 1.03 bytes a
+    /// weight. Activations are quantised likewise in each product, here and in
+    /// [`Self::Compact`].
     Int8,
-    /// Expanded to f32: exact, for tests and comparisons. 4 bytes a weight.
+    /// Expanded to f32, keys and values too: exact, for tests and comparisons.
+    /// 4 bytes a weight. Its products run on the tensor library.
     F32,
-    /// As in the file, unpacked in each product: the smallest form. Its
-    /// products run on the tensor library's own threads.
-    AsInFile,
+}
+
+/// Stands for the weights of a model: equal ones have the same, others not.
+///
+/// Usually the SHA-256 of the model file, which the caller knows anyway.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint(pub [u8; 32]);
+
+impl Fingerprint {
+    /// The SHA-256 of the contents of `files` one behind the other. Reads all of
+    /// them, half a second for each gigabyte.
+    ///
+    /// # Errors
+    /// [`InferenceError::Io`].
+    pub fn of_files(files: &[PathBuf]) -> Result<Self, InferenceError> {
+        let mut hash = Sha256::new();
+        for path in files {
+            std::fs::File::open(path)
+                .and_then(|mut file| std::io::copy(&mut file, &mut hash))
+                .map_err(|source| InferenceError::Io {
+                    path: path.clone(),
+                    source,
+                })?;
+        }
+        Ok(Self(hash.finalize().into()))
+    }
+}
+
+impl std::fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }
 
 impl Default for LoadOptions {
-    /// All processors, 4,096 positions, int8 weights.
+    /// All processors, 4,096 positions, compact weights, the fastest kernels.
     fn default() -> Self {
         Self {
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             max_context_tokens: 4096,
-            weight_form: WeightForm::Int8,
+            weight_form: WeightForm::Compact,
+            fingerprint: None,
+            instruction_set: None,
         }
     }
 }

@@ -32,6 +32,29 @@ pub enum InferenceError {
     /// The prefix was computed by another model.
     #[error("the prefix was computed by another model")]
     ForeignPrefix,
+    /// A label that cannot be told from another one: it is there twice, or the
+    /// other one begins with it and no terminator ends it.
+    #[error("label {label_idx} cannot be told from one that begins with it")]
+    AmbiguousLabel {
+        /// Its place among the labels.
+        label_idx: usize,
+    },
+    /// Prefixes are saved and loaded only where it is known of which weights.
+    #[error("the model was loaded without a fingerprint of its weights")]
+    NoFingerprint,
+    /// A saved prefix of another model or in another format; it must be computed
+    /// anew.
+    #[error("{}: the prefix is of another {what}: expected {expected}, found {found}", path.display())]
+    OtherPrefixFormat {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// What this model needs.
+        expected: String,
+        /// What the file says.
+        found: String,
+    },
     /// An option outside its range.
     #[error("{name} must be {allowed}, got {value}")]
     InvalidOption {

@@ -100,7 +100,7 @@ pub(crate) fn outside(labels: &[Vec<TokenId>], log_probabilities: &[f64]) -> f64
 
 /// The labels whose continuations do not overlap: no label in it begins with
 /// another, and each is there once.
-fn disjoint(labels: &[Vec<TokenId>]) -> Vec<usize> {
+pub(crate) fn disjoint(labels: &[Vec<TokenId>]) -> Vec<usize> {
     let covered = |label_idx: usize| {
         labels.iter().enumerate().any(|(other_idx, other)| {
             other_idx != label_idx

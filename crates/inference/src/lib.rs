@@ -27,7 +27,8 @@
 //! they are given, which is capped, and by the shape of the model.
 //!
 //! Results are a function of the inputs: the same calls on the same machine
-//! give bitwise the same numbers in every run. No prompts, labels or security
+//! give bitwise the same numbers in every run, alone or in a batch, on any number
+//! of threads, and from any split of a sequence into prefix and suffix. No prompts, labels or security
 //! words live here, and nothing here logs the text it is given.
 
 mod bytes;
@@ -53,7 +54,7 @@ mod tensor_source;
 mod tokenizer;
 
 pub use chat::{ChatTurn, Role};
-pub use config::{LoadOptions, ModelConfig, WeightForm};
+pub use config::{Fingerprint, LoadOptions, ModelConfig, WeightForm};
 pub use constrain::{
     CompiledShape, Constraint, FieldKind, FieldValue, Grammar, GrammarCompiler, JsonShape, Step,
 };
@@ -65,8 +66,9 @@ pub use cuda::{
 pub use error::{Corruption, InferenceError};
 pub use minilm::Embedder;
 pub use qwen2::{
-    ConstrainedLimits, ConstrainedOutput, Ended, GenerateOptions, LabelScores, Prefix, Qwen2,
-    Sampling,
+    ConstrainedLimits, ConstrainedOutput, Ended, GenerateOptions, HiddenRequest, LabelRequest,
+    LabelScores, Normalization, Pooling, Prefix, PrefixCache, PrefixCacheCounters, PreparedLabels,
+    Prior, Qwen2, Sampling, SavedPrefix, Session,
 };
 pub use scheduler::{
     CallerId, Handle, PendingScores, Scheduler, SchedulerConfig, SchedulerCounters, ScoreRequest,

@@ -1,203 +1,391 @@
 //! Matrix products: every weight matrix of the models is behind [`Linear`].
 //!
-//! The one place that knows how weights are resident: as f32, as int8 for our own
-//! kernels, or packed as in the file. A new form is one more variant here.
+//! The one place that knows how weights are resident: quantised for our own
+//! kernels, or as f32 for the tensor library. A new form is one more variant here.
 
-use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
 
-use candle_core::{
-    Device, Module, Tensor,
-    quantized::{GgmlDType, QMatMul, QStorage, QTensor},
+use candle_core::{Device, Tensor};
+use inwarden_kernels::{
+    Int4Matrix, Int8Matrix, PANEL_WIDTH, Pool, Product, QuantizedMatrix, QuantizedRows,
+    SUPER_BLOCK, Variant, Write, multiply, rms_norm, swiglu,
 };
-use inwarden_kernels::{Int8Matrix, Int8Rows, PANEL_WIDTH as INT8_PANEL_WIDTH, Variant};
 use rayon::prelude::*;
 
 use crate::{
-    config::WeightForm,
-    error::InferenceError,
-    quant::{BlockType, dequantize},
-    rows::Rows,
+    config::WeightForm, error::InferenceError, quant::BlockType, rows::Rows,
     tensor_source::StoredTensor,
 };
 
-/// Output columns per panel: one panel of weights fits the second cache.
-const PANEL_WIDTH: usize = 128;
+/// Output columns per panel of f32: one panel of weights fits the second cache.
+const F32_PANEL_WIDTH: usize = 128;
+
+/// Panels of f32 that are one matrix of the tensor library.
+const F32_GROUP_PANELS: usize = 2;
+
+/// Where products run.
+pub(crate) struct Workers {
+    pub(crate) pool: Pool,
+    pub(crate) variant: Variant,
+}
 
 /// `y = x W^T`, with `W` of shape `(n_out, n_in)`.
-#[derive(Debug)]
+///
+/// All matrices of a model are of one variant, which [`Input`] then has too.
 pub(crate) enum Linear {
-    /// Expanded to f32.
-    F32(Panels),
-    /// Quantised again, to int8.
-    Int8(Int8Matrix),
-    /// As in the file. These products run on the tensor library's own threads.
-    Packed(Arc<QTensor>),
+    /// Expanded to f32: exact, on the tensor library.
+    F32(F32Panels),
+    /// On our own kernels.
+    Quantized(QuantizedMatrix),
 }
 
 /// The columns of `W^T` in panels, so that a product reads the weights once and
 /// in order, and need not pack them anew in each call.
-///
-/// Several panels share a tensor, one per worker thread: the tensor library
-/// asks the system for the number of processors at every product.
 #[derive(Debug)]
-pub(crate) struct Panels {
-    /// `(n_panels, n_in, PANEL_WIDTH)` each, the last one `(1, n_in, rest)` if
-    /// `n_out` is no multiple of [`PANEL_WIDTH`]; row-major f32, CPU.
+pub(crate) struct F32Panels {
+    /// `(n_panels, n_in, F32_PANEL_WIDTH)` each, the last one `(1, n_in, rest)`
+    /// if `n_out` is no multiple of [`F32_PANEL_WIDTH`]; row-major f32, CPU.
     groups: Vec<Tensor>,
     n_out: usize,
+    n_in: usize,
+}
+
+/// Rows on their way into products, in the form that the weights take.
+pub(crate) enum Input {
+    F32 { values: Vec<f32>, n_in: usize },
+    Quantized(QuantizedRows),
+}
+
+/// One product of an [`Input`], of which several run at once.
+pub(crate) struct Projection<'a> {
+    pub(crate) weights: &'a Linear,
+    /// `(n_out,)`.
+    pub(crate) bias: Option<&'a [f32]>,
+    /// `(n_rows, n_out)`, row-major.
+    pub(crate) out: &'a mut [f32],
+    pub(crate) write: Write,
 }
 
 impl Linear {
-    /// From row-major f32 weights of shape `(n_out, n_in)`.
-    pub(crate) fn from_f32(weights: &[f32], n_in: usize) -> Result<Self, InferenceError> {
-        let bytes: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
-        Panels::new(&bytes, BlockType::F32, n_in).map(Self::F32)
-    }
-
-    /// From a tensor of a file, whose shape is `(n_out, n_in)`.
-    pub(crate) fn from_file(
+    /// Reads a tensor of shape `(n_out, n_in)`, panel by panel.
+    pub(crate) fn load(
         tensor: &StoredTensor,
         form: WeightForm,
+        workers: &Workers,
     ) -> Result<Self, InferenceError> {
-        let [n_out, n_in] = tensor.shape[..] else {
-            return Err(InferenceError::Tensor(
-                "a matrix needs two dimensions".into(),
-            ));
-        };
-        let block_type = tensor.block_type;
-        let mut bytes = vec![0; n_out * tensor.row_bytes()];
-        tensor.read_rows(0..n_out, &mut bytes)?;
-        let packed = match (form, block_type) {
-            (WeightForm::Int8, _) => return Ok(Self::Int8(int8(&bytes, block_type, n_in))),
-            (WeightForm::F32, _) | (_, BlockType::F32 | BlockType::F16 | BlockType::Bf16) => {
-                return Panels::new(&bytes, block_type, n_in).map(Self::F32);
+        let (n_out, n_in) = (tensor.n_rows(), tensor.width());
+        match form {
+            WeightForm::F32 => F32Panels::load(tensor, workers).map(Self::F32),
+            WeightForm::Compact if is_kept_in_4_bits(tensor.block_type, n_in) => {
+                let mut matrix = Int4Matrix::zeros(n_out, n_in);
+                fill(
+                    tensor,
+                    workers,
+                    &mut matrix.panels_mut(),
+                    |panel, bytes, _| {
+                        panel.fill(bytes);
+                    },
+                )?;
+                Ok(Self::Quantized(matrix.into()))
             }
-            (_, BlockType::Q4_0) => GgmlDType::Q4_0,
-            (_, BlockType::Q4_1) => GgmlDType::Q4_1,
-            (_, BlockType::Q5_0) => GgmlDType::Q5_0,
-            (_, BlockType::Q5_1) => GgmlDType::Q5_1,
-            (_, BlockType::Q8_0) => GgmlDType::Q8_0,
-            (_, BlockType::Q4K) => GgmlDType::Q4K,
-            (_, BlockType::Q5K) => GgmlDType::Q5K,
-            (_, BlockType::Q6K) => GgmlDType::Q6K,
+            WeightForm::Compact | WeightForm::Int8 => {
+                let mut matrix = Int8Matrix::zeros(n_out, n_in, workers.variant);
+                fill(
+                    tensor,
+                    workers,
+                    &mut matrix.panels_mut(),
+                    |panel, bytes, rows| {
+                        rows.resize(bytes.len() / tensor.row_bytes() * n_in, 0.0);
+                        tensor.block_type.unpack(workers.variant, bytes, rows);
+                        panel.fill(rows);
+                    },
+                )?;
+                Ok(Self::Quantized(matrix.into()))
+            }
+        }
+    }
+
+    /// The outputs with these indices, in this order: the same numbers for them.
+    ///
+    /// `None` for f32, where the whole product is taken instead.
+    pub(crate) fn select_outputs(&self, outputs: &[usize]) -> Option<Self> {
+        match self {
+            Self::F32(_) => None,
+            Self::Quantized(weights) => Some(Self::Quantized(weights.select_outputs(outputs))),
+        }
+    }
+
+    pub(crate) fn n_out(&self) -> usize {
+        match self {
+            Self::F32(panels) => panels.n_out,
+            Self::Quantized(weights) => weights.n_out(),
+        }
+    }
+
+    /// Memory of the weights, in bytes.
+    pub(crate) fn size_bytes(&self) -> usize {
+        match self {
+            Self::F32(panels) => panels.n_out * panels.n_in * size_of::<f32>(),
+            Self::Quantized(weights) => weights.size_bytes(),
+        }
+    }
+}
+
+/// Other widths would end inside a super-block.
+fn is_kept_in_4_bits(block_type: BlockType, n_in: usize) -> bool {
+    block_type == BlockType::Q4K && n_in.is_multiple_of(SUPER_BLOCK)
+}
+
+/// Fills `panels`, each from the packed bytes of its rows, on all threads.
+///
+/// `fill` also gets a buffer to unpack into, which keeps its memory.
+fn fill<P: Send>(
+    tensor: &StoredTensor,
+    workers: &Workers,
+    panels: &mut [P],
+    fill: impl Fn(&mut P, &[u8], &mut Vec<f32>) + Sync,
+) -> Result<(), InferenceError> {
+    let n_rows = tensor.n_rows();
+    let failure = Mutex::new(None);
+    let per_task = panels.len().div_ceil(4 * workers.pool.threads()).max(1);
+    workers
+        .pool
+        .for_each_chunk(panels, per_task, |chunk_idx, panels| {
+            let (mut bytes, mut values) = (Vec::new(), Vec::new());
+            for (idx, panel) in panels.iter_mut().enumerate() {
+                let start = (chunk_idx * per_task + idx) * PANEL_WIDTH;
+                let rows = start..(start + PANEL_WIDTH).min(n_rows);
+                bytes.resize(rows.len() * tensor.row_bytes(), 0);
+                match tensor.read_rows(rows, &mut bytes) {
+                    Ok(()) => fill(panel, &bytes, &mut values),
+                    Err(error) => {
+                        *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                        return;
+                    }
+                }
+            }
+        });
+    let failure = failure.into_inner();
+    failure
+        .unwrap_or_else(PoisonError::into_inner)
+        .map_or(Ok(()), Err)
+}
+
+impl Input {
+    pub(crate) fn new(form: WeightForm) -> Self {
+        match form {
+            WeightForm::F32 => Self::F32 {
+                values: Vec::new(),
+                n_in: 1,
+            },
+            WeightForm::Compact | WeightForm::Int8 => Self::Quantized(QuantizedRows::new()),
+        }
+    }
+
+    /// Takes `rows`, `(n_rows, weight.len())`, after `RMSNorm`.
+    pub(crate) fn rms_norm(&mut self, workers: &Workers, rows: &[f32], weight: &[f32], eps: f32) {
+        let Workers { pool, variant } = workers;
+        match self {
+            Self::F32 { values, n_in } => {
+                *n_in = weight.len();
+                values.resize(rows.len(), 0.0);
+                rms_norm(pool, *variant, rows, weight, eps, values);
+            }
+            Self::Quantized(quantized) => quantized.rms_norm(pool, *variant, rows, weight, eps),
+        }
+    }
+
+    /// Takes `silu(gate) * up`, both `(n_rows, width)`.
+    pub(crate) fn swiglu(&mut self, workers: &Workers, gate: &[f32], up: &[f32], width: usize) {
+        let Workers { pool, variant } = workers;
+        match self {
+            Self::F32 { values, n_in } => {
+                *n_in = width;
+                values.resize(gate.len(), 0.0);
+                swiglu(pool, *variant, gate, up, values);
+            }
+            Self::Quantized(quantized) => quantized.swiglu(pool, *variant, gate, up, width),
+        }
+    }
+
+    /// Takes `rows`, `(n_rows, width)`, as they are.
+    pub(crate) fn set(&mut self, workers: &Workers, rows: &[f32], width: usize) {
+        let Workers { pool, variant } = workers;
+        match self {
+            Self::F32 { values, n_in } => {
+                *n_in = width;
+                values.clear();
+                values.extend_from_slice(rows);
+            }
+            Self::Quantized(quantized) => quantized.quantize(pool, *variant, rows, width),
+        }
+    }
+
+    /// Multiplies with all `projections`, in one parallel region.
+    ///
+    /// Allocates nothing with quantised weights.
+    pub(crate) fn multiply<const N: usize>(
+        &self,
+        workers: &Workers,
+        projections: [Projection<'_>; N],
+    ) -> Result<(), InferenceError> {
+        let Workers { pool, variant } = workers;
+        match self {
+            Self::F32 { values, n_in } => {
+                for projection in projections {
+                    let Linear::F32(panels) = projection.weights else {
+                        unreachable!("all matrices of a model are of one form");
+                    };
+                    let product = panels.product(pool, values, *n_in)?;
+                    write(&product, projection);
+                }
+            }
+            Self::Quantized(rows) => {
+                let mut products = projections.map(|projection| {
+                    let Linear::Quantized(weights) = projection.weights else {
+                        unreachable!("all matrices of a model are of one form");
+                    };
+                    Product {
+                        weights,
+                        rows,
+                        bias: projection.bias,
+                        out: projection.out,
+                        write: projection.write,
+                    }
+                });
+                multiply(pool, *variant, &mut products);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes a finished product as a [`Projection`] wants it.
+fn write(product: &[f32], projection: Projection<'_>) {
+    let n_out = projection.weights.n_out();
+    let rows = product.chunks_exact(n_out);
+    for (out, row) in projection.out.chunks_exact_mut(n_out).zip(rows) {
+        if matches!(projection.write, Write::Overwrite) {
+            out.copy_from_slice(row);
+        } else {
+            add(out, row);
+        }
+        if let Some(bias) = projection.bias {
+            add(out, bias);
+        }
+    }
+}
+
+fn add(to: &mut [f32], other: &[f32]) {
+    for (to, other) in to.iter_mut().zip(other) {
+        *to += other;
+    }
+}
+
+impl F32Panels {
+    /// From row-major f32 weights of shape `(n_out, n_in)`.
+    pub(crate) fn new(weights: &[f32], n_in: usize) -> Result<Self, InferenceError> {
+        let n_out = weights.len() / n_in;
+        let mut groups = Vec::new();
+        let mut add_group = |rows: &[f32], width: usize| {
+            let n_panels = rows.len() / (width * n_in);
+            let mut panels = vec![0.0; rows.len()];
+            panels
+                .par_chunks_mut(width * n_in)
+                .zip(rows.par_chunks(width * n_in))
+                .for_each(|(panel, rows)| transpose(rows, n_in, panel));
+            let shape = (n_panels, n_in, width);
+            groups.push(Tensor::from_vec(panels, shape, &Device::Cpu)?);
+            Ok::<(), InferenceError>(())
         };
-        let storage = QStorage::from_data(bytes.into(), &Device::Cpu, packed)?;
-        let weights = QTensor::new(storage, (n_out, n_in))?;
-        Ok(Self::Packed(Arc::new(weights)))
+        let (whole, rest) = weights.split_at(n_out / F32_PANEL_WIDTH * F32_PANEL_WIDTH * n_in);
+        for rows in whole.chunks(F32_GROUP_PANELS * F32_PANEL_WIDTH * n_in) {
+            add_group(rows, F32_PANEL_WIDTH)?;
+        }
+        if !rest.is_empty() {
+            add_group(rest, rest.len() / n_in)?;
+        }
+        Ok(Self {
+            groups,
+            n_out,
+            n_in,
+        })
+    }
+
+    /// Reads a tensor of shape `(n_out, n_in)`, a group of panels at a time.
+    fn load(tensor: &StoredTensor, workers: &Workers) -> Result<Self, InferenceError> {
+        let (n_out, n_in) = (tensor.n_rows(), tensor.width());
+        let per_group = F32_GROUP_PANELS * F32_PANEL_WIDTH;
+        let mut parts: Vec<Result<Vec<Tensor>, InferenceError>> = (0..n_out.div_ceil(per_group))
+            .map(|_| Ok(Vec::new()))
+            .collect();
+        workers.pool.for_each_chunk(&mut parts, 1, |idx, part| {
+            let rows = idx * per_group..((idx + 1) * per_group).min(n_out);
+            let mut values = vec![0.0; rows.len() * n_in];
+            part[0] = tensor
+                .read_rows_f32(rows, &mut Vec::new(), &mut values)
+                .and_then(|()| Self::new(&values, n_in))
+                .map(|panels| panels.groups);
+        });
+        let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            groups: parts.into_iter().flatten().collect(),
+            n_out,
+            n_in,
+        })
     }
 
     /// `x`: `(n_rows, n_in)`; returns `(n_rows, n_out)`.
     ///
     /// Runs on the rayon pool of the calling thread.
     pub(crate) fn forward(&self, x: &Rows) -> Result<Rows, InferenceError> {
-        match self {
-            Self::Int8(weights) => Ok(int8_product(weights, x)),
-            Self::F32(panels) => panels.product(&tensor(x)?, x.n_rows()),
-            Self::Packed(weights) => {
-                let y = QMatMul::QTensor(Arc::clone(weights)).forward(&tensor(x)?)?;
-                let (_, n_out) = y.dims2()?;
-                Ok(Rows::new(y.flatten_all()?.to_vec1()?, n_out))
-            }
-        }
+        let rows = Tensor::from_slice(x.values(), (x.n_rows(), x.width()), &Device::Cpu)?;
+        let products = self.groups.par_iter().map(|group| times(&rows, group));
+        let products: Vec<_> = products.collect();
+        Ok(Rows::new(self.joined(products, x.n_rows())?, self.n_out))
     }
-}
 
-fn tensor(x: &Rows) -> Result<Tensor, InferenceError> {
-    let shape = (x.n_rows(), x.width());
-    Ok(Tensor::from_slice(x.values(), shape, &Device::Cpu)?)
-}
-
-/// `bytes`: whole rows of `n_in` numbers each.
-fn int8(bytes: &[u8], block_type: BlockType, n_in: usize) -> Int8Matrix {
-    let row_bytes = n_in / block_type.block_len() * block_type.block_bytes();
-    let mut matrix = Int8Matrix::zeros(bytes.len() / row_bytes, n_in, Variant::detect());
-    matrix
-        .panels_mut()
-        .into_par_iter()
-        .zip(bytes.par_chunks(INT8_PANEL_WIDTH * row_bytes))
-        .for_each(|(mut panel, bytes)| {
-            let mut rows = vec![0.0; bytes.len() / row_bytes * n_in];
-            dequantize(block_type, bytes, &mut rows);
-            panel.fill(&rows);
+    /// The same on `pool`.
+    fn product(&self, pool: &Pool, x: &[f32], n_in: usize) -> Result<Vec<f32>, InferenceError> {
+        let n_rows = x.len() / n_in;
+        let rows = Tensor::from_slice(x, (n_rows, n_in), &Device::Cpu)?;
+        let mut products: Vec<_> = self.groups.iter().map(|_| Ok(Vec::new())).collect();
+        pool.for_each_chunk(&mut products, 1, |group_idx, product| {
+            product[0] = times(&rows, &self.groups[group_idx]);
         });
-    matrix
-}
-
-fn int8_product(weights: &Int8Matrix, x: &Rows) -> Rows {
-    let n_rows = x.n_rows();
-    let x = Int8Rows::from_f32(x.values(), x.width());
-    let mut panels = vec![0.0; weights.n_panels() * n_rows * INT8_PANEL_WIDTH];
-    panels
-        .par_chunks_exact_mut(n_rows * INT8_PANEL_WIDTH)
-        .enumerate()
-        .for_each(|(panel_idx, out)| weights.product(panel_idx, &x, out));
-    let mut y = vec![0.0; n_rows * weights.n_out()];
-    for (panel_idx, panel) in panels.chunks_exact(n_rows * INT8_PANEL_WIDTH).enumerate() {
-        let columns = weights.columns(panel_idx);
-        let rows = panel.chunks_exact(INT8_PANEL_WIDTH);
-        for (y, row) in y.chunks_exact_mut(weights.n_out()).zip(rows) {
-            y[columns.clone()].copy_from_slice(&row[..columns.len()]);
-        }
-    }
-    Rows::new(y, weights.n_out())
-}
-
-impl Panels {
-    /// `bytes`: whole rows of `n_in` numbers each.
-    fn new(bytes: &[u8], block_type: BlockType, n_in: usize) -> Result<Self, InferenceError> {
-        let row_bytes = n_in / block_type.block_len() * block_type.block_bytes();
-        let n_out = bytes.len() / row_bytes;
-        let n_panels = n_out / PANEL_WIDTH;
-        let per_group = n_panels.div_ceil(rayon::current_num_threads()).max(1);
-        let whole = &bytes[..n_panels * PANEL_WIDTH * row_bytes];
-        let rest = &bytes[whole.len()..];
-        let mut groups = whole
-            .chunks(per_group * PANEL_WIDTH * row_bytes)
-            .map(|bytes| {
-                let mut weights = vec![0.0; bytes.len() / row_bytes * n_in];
-                bytes
-                    .par_chunks(PANEL_WIDTH * row_bytes)
-                    .zip(weights.par_chunks_mut(PANEL_WIDTH * n_in))
-                    .for_each(|(bytes, panel)| transpose(bytes, block_type, n_in, panel));
-                let shape = (weights.len() / (PANEL_WIDTH * n_in), n_in, PANEL_WIDTH);
-                Ok(Tensor::from_vec(weights, shape, &Device::Cpu)?)
-            })
-            .collect::<Result<Vec<_>, InferenceError>>()?;
-        if !rest.is_empty() {
-            let width = rest.len() / row_bytes;
-            let mut panel = vec![0.0; width * n_in];
-            transpose(rest, block_type, n_in, &mut panel);
-            groups.push(Tensor::from_vec(panel, (1, n_in, width), &Device::Cpu)?);
-        }
-        Ok(Self { groups, n_out })
+        self.joined(products, n_rows)
     }
 
-    fn product(&self, x: &Tensor, n_rows: usize) -> Result<Rows, InferenceError> {
-        let products = self.groups.par_iter().map(|group| {
-            let (n_panels, n_in, width) = group.dims3()?;
-            let x = x.broadcast_as((n_panels, n_rows, n_in))?;
-            let product = x.matmul(group)?.flatten_all()?.to_vec1::<f32>()?;
-            Ok((product, width))
-        });
-        let products = products.collect::<Result<Vec<_>, InferenceError>>()?;
+    /// `products`: `(n_panels, n_rows, width)` of each group.
+    fn joined(
+        &self,
+        products: Vec<Result<Vec<f32>, InferenceError>>,
+        n_rows: usize,
+    ) -> Result<Vec<f32>, InferenceError> {
         let mut y = vec![0.0; n_rows * self.n_out];
         let mut start = 0;
-        for (product, width) in products {
-            for panel in product.chunks_exact(n_rows * width) {
+        for (product, group) in products.into_iter().zip(&self.groups) {
+            let (_, _, width) = group.dims3()?;
+            for panel in product?.chunks_exact(n_rows * width) {
                 for (y, columns) in y.chunks_exact_mut(self.n_out).zip(panel.chunks(width)) {
                     y[start..start + width].copy_from_slice(columns);
                 }
                 start += width;
             }
         }
-        Ok(Rows::new(y, self.n_out))
+        Ok(y)
     }
 }
 
-/// Unpacks rows of weights and writes them as the columns of `panel`.
-fn transpose(bytes: &[u8], block_type: BlockType, n_in: usize, panel: &mut [f32]) {
-    let mut rows = vec![0.0; panel.len()];
-    dequantize(block_type, bytes, &mut rows);
+fn times(rows: &Tensor, group: &Tensor) -> Result<Vec<f32>, InferenceError> {
+    let (n_panels, n_in, _) = group.dims3()?;
+    let (n_rows, _) = rows.dims2()?;
+    let rows = rows.broadcast_as((n_panels, n_rows, n_in))?;
+    Ok(rows.matmul(group)?.flatten_all()?.to_vec1()?)
+}
+
+/// Writes rows of weights as the columns of `panel`.
+fn transpose(rows: &[f32], n_in: usize, panel: &mut [f32]) {
     let width = panel.len() / n_in;
     for (column, row) in rows.chunks_exact(n_in).enumerate() {
         for (to, weight) in panel[column..].iter_mut().step_by(width).zip(row) {
@@ -212,61 +400,29 @@ mod tests {
 
     #[test]
     fn weights_are_applied_row_by_row() {
-        let linear = Linear::from_f32(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2).unwrap();
+        let linear = F32Panels::new(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2).unwrap();
         let y = linear
             .forward(&Rows::new(vec![1.0, 0.0, 1.0, -1.0], 2))
             .unwrap();
         assert_eq!(y.values(), [1.0, 3.0, 5.0, -1.0, -1.0, -1.0]);
     }
 
-    /// Numbers in -1..1 without a pattern that a panel or a group could repeat.
-    fn scrambled(len: usize, seed: u32) -> Vec<f32> {
-        let number = |idx: u32| idx.wrapping_mul(2_654_435_769).wrapping_add(seed) >> 16;
-        let len = u32::try_from(len).unwrap();
-        (0..len)
-            .map(|idx| number(number(idx) ^ idx) as f32 / 32_768.0 - 1.0)
-            .collect()
-    }
-
-    #[test]
-    fn int8_products_are_those_of_f32_in_their_places() {
-        // The last panel and the last group are padded.
-        let (n_rows, n_in, n_out) = (7, 2 * 128 + 44, 2 * INT8_PANEL_WIDTH + 37);
-        let weights = scrambled(n_out * n_in, 1);
-        let x = Rows::new(scrambled(n_rows * n_in, 2), n_in);
-        let bytes: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
-        let exact = Linear::from_f32(&weights, n_in).unwrap().forward(&x);
-        let exact = exact.unwrap();
-        let y = Linear::Int8(int8(&bytes, BlockType::F32, n_in)).forward(&x);
-        let y = y.unwrap();
-        assert_eq!((y.n_rows(), y.width()), (n_rows, n_out));
-        let square = |rows: &Rows| rows.values().iter().map(|v| v * v).sum::<f32>();
-        let mut error = y.clone();
-        for (error, exact) in error.values_mut().iter_mut().zip(exact.values()) {
-            *error -= exact;
-        }
-        // Two outputs out of 165 in each other's place would make it 0.1.
-        let relative = (square(&error) / square(&exact)).sqrt();
-        assert!(relative < 0.01, "{relative}");
-        for (row_idx, row) in y.iter().enumerate() {
-            let alone = Rows::new(x.row(row_idx).to_vec(), n_in);
-            let alone = Linear::Int8(int8(&bytes, BlockType::F32, n_in)).forward(&alone);
-            assert_eq!(alone.unwrap().values(), row);
-        }
-    }
-
     #[test]
     fn a_last_narrow_panel_is_joined_in_its_place() {
-        let (n_out, n_in) = (2 * PANEL_WIDTH + 3, 5);
-        let weights: Vec<f32> = (0..n_out * n_in).map(|i| (i % 97) as f32 - 48.0).collect();
-        let x: Vec<f32> = (0..3 * n_in).map(|i| (i % 7) as f32 - 3.0).collect();
-        let linear = Linear::from_f32(&weights, n_in).unwrap();
-        let y = linear.forward(&Rows::new(x.clone(), n_in)).unwrap();
-        for (row, x) in y.iter().zip(x.chunks_exact(n_in)) {
-            for (y, weights) in row.iter().zip(weights.chunks_exact(n_in)) {
-                let expected: f32 = x.iter().zip(weights).map(|(x, w)| x * w).sum();
-                assert_eq!(*y, expected);
+        let n_in = 5;
+        for n_out in [2 * F32_PANEL_WIDTH + 3, 9 * F32_PANEL_WIDTH, 7] {
+            let weights: Vec<f32> = (0..n_out * n_in).map(|i| (i % 97) as f32 - 48.0).collect();
+            let x: Vec<f32> = (0..3 * n_in).map(|i| (i % 7) as f32 - 3.0).collect();
+            let linear = F32Panels::new(&weights, n_in).unwrap();
+            let y = linear.forward(&Rows::new(x.clone(), n_in)).unwrap();
+            for (row, x) in y.iter().zip(x.chunks_exact(n_in)) {
+                for (y, weights) in row.iter().zip(weights.chunks_exact(n_in)) {
+                    let expected: f32 = x.iter().zip(weights).map(|(x, w)| x * w).sum();
+                    assert_eq!(*y, expected);
+                }
             }
+            let pool = Pool::new(3.try_into().unwrap(), "test").unwrap();
+            assert_eq!(linear.product(&pool, &x, n_in).unwrap(), y.values());
         }
     }
 }

@@ -1,20 +1,9 @@
-//! The element-wise steps of the forward passes, on plain slices.
+//! The element-wise steps of MiniLM, on plain slices.
 //!
-//! Written so that the compiler vectorises them for any x86-64; matrix
-//! products are elsewhere (`linear.rs`, `qwen2/attention.rs`).
+//! Written so that the compiler vectorises them for any x86-64. Those of Qwen2
+//! are in `inwarden-kernels`.
 
 use std::f32::consts::LOG2_E;
-
-/// Scales `row` to root mean square 1, then by `weight`.
-///
-/// Source: Zhang and Sennrich 2019, arXiv:1910.07467, equation 4.
-pub(crate) fn rms_norm(row: &mut [f32], weight: &[f32], eps: f32) {
-    let mean_square = sum(row, |value| value * value) / row.len() as f32;
-    let scale = 1.0 / (mean_square + eps).sqrt();
-    for (value, weight) in row.iter_mut().zip(weight) {
-        *value *= scale * weight;
-    }
-}
 
 /// Centres `row`, scales it to variance 1, then applies `weight` and `bias`.
 ///
@@ -28,13 +17,6 @@ pub(crate) fn layer_norm(row: &mut [f32], weight: &[f32], bias: &[f32], eps: f32
     }
 }
 
-/// `gate = silu(gate) * up`, the gated unit of Qwen2's MLP.
-pub(crate) fn swiglu(gate: &mut [f32], up: &[f32]) {
-    for (gate, up) in gate.iter_mut().zip(up) {
-        *gate = *gate / (1.0 + exp(-*gate)) * up;
-    }
-}
-
 /// Replaces `scores` by their softmax.
 pub(crate) fn softmax(scores: &mut [f32]) {
     let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -45,16 +27,6 @@ pub(crate) fn softmax(scores: &mut [f32]) {
     for score in scores {
         *score *= scale;
     }
-}
-
-/// The natural logarithm of the sum of `exp(logits)`, in f64.
-pub(crate) fn log_sum_exp(logits: &[f32]) -> f64 {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits
-        .iter()
-        .map(|&logit| f64::from(logit - largest).exp())
-        .sum();
-    f64::from(largest) + sum.ln()
 }
 
 /// Adds `f(value)` in 16 lanes: a fixed order that does not depend on threads.

@@ -11,7 +11,7 @@ use tokenizers::{PostProcessor, Tokenizer, TruncationParams};
 
 use crate::{
     error::{Fault, InferenceError},
-    linear::Linear,
+    linear::F32Panels,
     math::{layer_norm, softmax},
     model_file::read_whole,
     rows::Rows,
@@ -71,7 +71,7 @@ struct Layer {
 }
 
 struct Dense {
-    weights: Linear,
+    weights: F32Panels,
     bias: Vec<f32>,
 }
 
@@ -363,7 +363,7 @@ impl Loader<'_> {
             .tensor(&format!("{name}.weight"), &[n_out, n_in])?
             .to_f32()?;
         Ok(Dense {
-            weights: Linear::from_f32(&weights, n_in)?,
+            weights: F32Panels::new(&weights, n_in)?,
             bias: self.file.vector(&format!("{name}.bias"), n_out)?,
         })
     }

@@ -41,10 +41,6 @@ impl Rows {
         &self.values
     }
 
-    pub(crate) fn values_mut(&mut self) -> &mut [f32] {
-        &mut self.values
-    }
-
     pub(crate) fn into_values(self) -> Vec<f32> {
         self.values
     }
@@ -56,12 +52,6 @@ impl Rows {
         } else {
             Err(InferenceError::NotFinite { what })
         }
-    }
-
-    /// The rows with these indices, in this order.
-    pub(crate) fn select(&self, row_indices: &[usize]) -> Self {
-        let rows = row_indices.iter().flat_map(|&row_idx| self.row(row_idx));
-        Self::new(rows.copied().collect(), self.width)
     }
 
     /// Adds `other` element by element; the shapes are equal.

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 
 use inwarden_inference::{
     Accelerator, DeviceForm, DeviceLabelRequest, DeviceOptions, DevicePrefix, DeviceQwen2,
-    GpuError, InferenceError, LabelScores, LoadOptions, ModelConfig, Qwen2, TokenId, WeightForm,
-    layer_errors,
+    GpuError, HiddenRequest, InferenceError, LabelRequest, LabelScores, LoadOptions, ModelConfig,
+    Normalization, Pooling, Qwen2, TokenId, WeightForm, layer_errors,
 };
 use serde::Deserialize;
 
@@ -131,15 +131,27 @@ fn the_hidden_state_is_that_of_the_processor_s_own_pass() {
     let processor = Qwen2::load(&[golden("model.gguf")], &processor).unwrap();
     let prompt = tokens(&reference().prompt);
     let labels = [tokens(&[3, 4]), tokens(&[7])];
-    let expected = processor.prefix(&prompt[..20]).unwrap();
-    let expected = processor.score_labels(&expected, &prompt[20..], &labels);
-    let expected = expected.unwrap();
+    let start = processor.prefix(&prompt[..20]).unwrap();
+    let prepared = processor.prepare_labels(&labels, Normalization::WholeVocabulary);
+    let last = HiddenRequest {
+        layers: vec![processor.config().num_hidden_layers],
+        pooling: Pooling::Last,
+    };
+    let request = LabelRequest {
+        prefix: &start,
+        suffix: &prompt[20..],
+        labels: &prepared.unwrap(),
+        hidden: Some(&last),
+    };
+    let expected = processor.score_labels_batch(&[request]).unwrap().remove(0);
+    assert_eq!(expected.hidden.len(), processor.config().hidden_size);
     let prefix = device.prefix(&prompt[..20]).unwrap();
     let actual = score(&device, &prefix, &prompt[20..], &labels);
     for (actual, expected) in actual.hidden.iter().zip(&expected.hidden) {
         assert!((actual - expected).abs() < 2e-3, "{actual} {expected}");
     }
-    assert!((actual.outside - expected.outside).abs() < 1e-3);
+    let outside = [&actual, &expected].map(|scores| scores.outside.unwrap());
+    assert!((outside[0] - outside[1]).abs() < 1e-3);
 }
 
 #[test]

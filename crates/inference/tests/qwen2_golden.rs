@@ -19,8 +19,9 @@ const TOLERANCE: f64 = 2e-3;
 
 /// For int8 weights and activations, on logits in -17..17: the largest difference
 /// and the root mean square. Rounding to int8 alone, everything else in float64,
-/// makes 1.60 and 0.45; the key biases of 60 enlarge it.
-const INT8_TOLERANCE: [f64; 2] = [2.0, 0.5];
+/// makes 1.60 and 0.45; the key biases of 60 enlarge it, and rounding such keys to
+/// bf16 does (0.51).
+const INT8_TOLERANCE: [f64; 2] = [2.0, 0.55];
 
 #[derive(Deserialize)]
 struct Reference {
@@ -109,7 +110,10 @@ fn label_scores_equal_the_reference() {
     check_close(&scores.log_probabilities, &reference.log_probabilities);
     // Label 1 begins with label 0; the others do not overlap.
     let disjoint = [0, 2, 3, 4, 5].map(|idx| reference.log_probabilities[idx].exp());
-    check_close(&[scores.outside], &[1.0 - disjoint.iter().sum::<f64>()]);
+    check_close(
+        &[scores.outside.unwrap()],
+        &[1.0 - disjoint.iter().sum::<f64>()],
+    );
 }
 
 #[test]
@@ -314,7 +318,7 @@ fn damaged_weights_give_an_error_and_no_probability() {
         let at = bytes.len() - 4;
         bytes[at..].copy_from_slice(&weight.to_le_bytes());
         std::fs::write(file.path(), bytes).unwrap();
-        for weight_form in [WeightForm::Int8, WeightForm::F32, WeightForm::AsInFile] {
+        for weight_form in [WeightForm::Int8, WeightForm::F32, WeightForm::Compact] {
             let options = LoadOptions {
                 weight_form,
                 ..LoadOptions::default()

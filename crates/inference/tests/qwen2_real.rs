@@ -145,30 +145,6 @@ fn equal_calls_give_bitwise_equal_results_in_two_loads() {
 }
 
 #[test]
-fn weights_left_as_in_the_file_give_nearly_the_same_probabilities() {
-    let Some(file) = model_file() else { return };
-    let Some(model) = MODEL_F32.as_ref() else {
-        return;
-    };
-    let options = LoadOptions {
-        threads: 2.try_into().unwrap(),
-        weight_form: WeightForm::AsInFile,
-        ..LoadOptions::default()
-    };
-    let packed = Qwen2::load(&[file], &options).unwrap();
-    let suffix = prompt(model);
-    let labels = labels(model, &["plant", "animal"]);
-    let scores = |model: &Qwen2| {
-        let empty = model.prefix(&[]).unwrap();
-        let scores = model.score_labels(&empty, &suffix, &labels).unwrap();
-        scores.log_probabilities[0] - scores.log_probabilities[1]
-    };
-    let (exact, packed) = (scores(model), scores(&packed));
-    eprintln!("log-odds: f32 {exact}, as in the file {packed}");
-    assert!((exact - packed).abs() < 0.5, "{exact} {packed}");
-}
-
-#[test]
 fn int8_weights_give_nearly_the_same_log_odds_on_any_number_of_threads() {
     let Some(file) = model_file() else { return };
     let Some(model) = MODEL_F32.as_ref() else {
@@ -186,8 +162,9 @@ fn int8_weights_give_nearly_the_same_log_odds_on_any_number_of_threads() {
             threads: threads.try_into().unwrap(),
             ..LoadOptions::default()
         };
-        assert_eq!(options.weight_form, WeightForm::Int8);
-        log_odds(&Qwen2::load(std::slice::from_ref(&file), &options).unwrap())
+        let model = Qwen2::load(std::slice::from_ref(&file), &options).unwrap();
+        assert_eq!(model.weight_form(), WeightForm::Int8);
+        log_odds(&model)
     };
     let (exact, one, two) = (log_odds(model), int8(1), int8(2));
     eprintln!("log-odds: f32 {exact}, int8 {one}");
@@ -249,8 +226,7 @@ fn labels_score_as_token_by_token() {
         .iter()
         .copied()
         .fold(f64::NEG_INFINITY, f64::max);
-    assert!((0.0..=1.0 - best.exp()).contains(&scores.outside));
-    assert_eq!(scores.hidden.len(), model.config().hidden_size);
+    assert!((0.0..=1.0 - best.exp()).contains(&scores.outside.unwrap()));
 }
 
 #[test]

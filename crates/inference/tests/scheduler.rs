@@ -82,7 +82,7 @@ fn together(scheduler: &Scheduler, requests: &[ScoreRequest]) -> Vec<LabelScores
 fn check_bitwise_equal(left: &LabelScores, right: &LabelScores) {
     let bits = |scores: &LabelScores| -> Vec<u64> {
         let hidden = scores.hidden.iter().map(|value| u64::from(value.to_bits()));
-        let numbers = scores.log_probabilities.iter().chain([&scores.outside]);
+        let numbers = scores.log_probabilities.iter().chain(&scores.outside);
         numbers.map(|value| value.to_bits()).chain(hidden).collect()
     };
     assert_eq!(bits(left), bits(right));

@@ -116,7 +116,7 @@ impl QwenJudge {
         };
         Ok(JudgeAnswer {
             log_odds,
-            outside: scores.outside,
+            outside: scores.outside.unwrap_or(f64::NAN),
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Pass, Prefix, Qwen2};
+use super::{Prefix, Qwen2};
 use crate::{
     constrain::{Constraint, Step},
     error::InferenceError,
@@ -65,7 +65,7 @@ impl Qwen2 {
         let room = tokens.len().saturating_add(limits.max_new_tokens);
         self.check_room(prefix, room)?;
         self.check_call(prefix, tokens)?;
-        let mut cache = self.cache_after(prefix, room)?;
+        let mut session = self.session(prefix)?;
         let mut written = Vec::new();
         let mut n_passes = 0;
         let mut pending = tokens.to_vec();
@@ -83,11 +83,7 @@ impl Qwen2 {
                     break Ended::Deadline;
                 }
                 Step::Choose(legal) => {
-                    let last = pending.len() - 1;
-                    let pass = Pass::sequence(&pending, cache.len(), vec![last]);
-                    let hidden = self.run(&mut cache, &pass)?;
-                    let logits = self.head(&hidden)?;
-                    let chosen = most_likely(&legal, logits.row(0));
+                    let chosen = most_likely(&legal, session.advance(&pending)?);
                     constraint.accept(chosen)?;
                     n_passes += 1;
                     pending.clear();

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Pass, Prefix, Qwen2};
+use super::{Prefix, Qwen2};
 use crate::{error::InferenceError, tokenizer::TokenId};
 
 /// How to generate.
@@ -59,14 +59,16 @@ impl Qwen2 {
         let mut sampler = Sampler::new(options.sampling)?;
         let room = tokens.len().saturating_add(options.max_new_tokens);
         self.check_room(prefix, room)?;
-        let last = self.check_call(prefix, tokens)?;
-        let mut cache = self.cache_after(prefix, room)?;
-        let mut pass = Pass::sequence(tokens, cache.len(), vec![last]);
-        let mut generated = Vec::new();
+        self.check_call(prefix, tokens)?;
+        let mut session = self.session(prefix)?;
+        session.reserve(room);
+        let mut generated = Vec::with_capacity(options.max_new_tokens);
         while generated.len() < options.max_new_tokens {
-            let hidden = self.run(&mut cache, &pass)?;
-            let logits = self.head(&hidden)?;
-            let token = sampler.choose(logits.row(0));
+            let logits = match generated.last() {
+                None => session.advance(tokens)?,
+                Some(&token) => session.advance(&[token])?,
+            };
+            let token = sampler.choose(logits);
             if options.stop.contains(&token) {
                 break;
             }
@@ -74,7 +76,6 @@ impl Qwen2 {
             if on_token(token).is_break() {
                 break;
             }
-            pass = Pass::sequence(&[token], cache.len(), vec![0]);
         }
         Ok(generated)
     }
@@ -86,6 +87,8 @@ enum Sampler {
         random: Box<ChaCha8Rng>,
         temperature: f64,
         top_p: f64,
+        /// Keeps its memory from token to token.
+        candidates: Vec<(u32, f64)>,
     },
 }
 
@@ -114,6 +117,7 @@ impl Sampler {
             random: Box::new(ChaCha8Rng::seed_from_u64(seed)),
             temperature,
             top_p,
+            candidates: Vec::new(),
         })
     }
 
@@ -124,7 +128,11 @@ impl Sampler {
                 random,
                 temperature,
                 top_p,
-            } => nucleus(logits, *temperature, *top_p, random.random()),
+                candidates,
+            } => {
+                weigh(logits, *temperature, candidates);
+                nucleus(candidates, *top_p, random.random())
+            }
         }
     }
 }
@@ -139,14 +147,17 @@ fn most_likely(logits: &[f32]) -> TokenId {
     best.0
 }
 
-/// `uniform`: a number drawn from `0.0..1.0`.
-fn nucleus(logits: &[f32], temperature: f64, top_p: f64, uniform: f64) -> TokenId {
+/// All tokens with `e^(logit / temperature)`, scaled; the most likely first.
+fn weigh(logits: &[f32], temperature: f64, candidates: &mut Vec<(u32, f64)>) {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut candidates: Vec<(u32, f64)> = (0..)
-        .zip(logits)
-        .map(|(id, &logit)| (id, (f64::from(logit - largest) / temperature).exp()))
-        .collect();
+    let weight = |logit: f32| (f64::from(logit - largest) / temperature).exp();
+    candidates.clear();
+    candidates.extend((0..).zip(logits).map(|(id, &logit)| (id, weight(logit))));
     candidates.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+}
+
+/// `uniform`: a number drawn from `0.0..1.0`.
+fn nucleus(candidates: &[(u32, f64)], top_p: f64, uniform: f64) -> TokenId {
     let total: f64 = candidates.iter().map(|&(_, weight)| weight).sum();
     let mut kept = 0.0;
     let n_kept = candidates
@@ -178,18 +189,19 @@ mod tests {
 
     #[test]
     fn a_small_top_p_leaves_only_the_most_likely() {
-        let logits = [0.0, 1.0, 0.5];
+        let mut candidates = Vec::new();
+        weigh(&[0.0, 1.0, 0.5], 1.0, &mut candidates);
         for uniform in [0.0, 0.5, 0.999] {
-            assert_eq!(nucleus(&logits, 1.0, 0.1, uniform), TokenId(1));
+            assert_eq!(nucleus(&candidates, 0.1, uniform), TokenId(1));
         }
-        assert_eq!(nucleus(&logits, 1.0, 1.0, 0.999), TokenId(0));
+        assert_eq!(nucleus(&candidates, 1.0, 0.999), TokenId(0));
     }
 
     #[test]
     fn a_high_temperature_approaches_equal_chances() {
-        let drawn: Vec<TokenId> = [0.1, 0.4, 0.7]
-            .map(|uniform| nucleus(&[0.0, 1.0, 2.0], 1e9, 1.0, uniform))
-            .to_vec();
+        let mut candidates = Vec::new();
+        weigh(&[0.0, 1.0, 2.0], 1e9, &mut candidates);
+        let drawn = [0.1, 0.4, 0.7].map(|uniform| nucleus(&candidates, 1.0, uniform));
         assert_eq!(drawn, [TokenId(2), TokenId(1), TokenId(0)]);
     }
 }

@@ -1,52 +1,81 @@
-//! Qwen2 and Qwen2.5: our own forward pass over a key-value cache.
+//! Qwen2 and Qwen2.5: our own forward pass over blocks of keys and values.
 //!
-//! `weights.rs` loads, `forward.rs` runs the layers, `attention.rs` and
-//! `cache.rs` hold what positions share, `labels.rs` and `generate.rs` are the
-//! two uses. Matrix products go through `Linear`, everything else is plain
-//! slices; a faster product changes `linear.rs` alone.
+//! `weights.rs` loads, `forward.rs` runs the layers over what `plan.rs` says, in
+//! the memory of `arena.rs`. `kv/` holds what positions share: blocks, prefixes,
+//! the tree that shares them, and their files. `labels/`, `session.rs`,
+//! `generate.rs` and `constrained.rs` are the uses.
+//!
+//! Every row's arithmetic depends on its token, its position and the slots it
+//! sees alone. So results are bitwise the same alone or in any batch, on any
+//! number of threads, and from any split of a sequence into prefix and suffix.
+//! The exception is [`WeightForm::F32`](crate::WeightForm::F32), whose products
+//! are those of a library.
 //!
 //! Source: Qwen2.5 Technical Report, arXiv:2412.15115, and
 //! `modeling_qwen2.py` of `transformers`.
 
-mod attention;
-mod cache;
+mod arena;
 mod constrained;
+mod embeddings;
 mod forward;
 mod generate;
+mod hidden;
+mod kv;
 mod labels;
+mod plan;
+mod session;
 mod weights;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use inwarden_kernels::{KvShape, KvType};
 
 use self::{
-    cache::Cache,
-    forward::{Pass, Reach},
-    weights::Layers,
+    arena::Arena,
+    forward::Network,
+    kv::{BlockShape, Identity, ModelIdentity},
+    plan::Chain,
+    weights::{Layers, Loaded},
 };
 use crate::{
-    config::{LoadOptions, ModelConfig},
+    config::{LoadOptions, ModelConfig, WeightForm},
     error::InferenceError,
-    rows::Rows,
+    linear::Workers,
     tokenizer::{TokenId, Tokenizer},
 };
 
 pub use self::{
-    cache::Prefix,
     constrained::{ConstrainedLimits, ConstrainedOutput, Ended},
     generate::{GenerateOptions, Sampling},
-    labels::LabelScores,
+    hidden::{HiddenRequest, Pooling},
+    kv::{Prefix, PrefixCache, PrefixCacheCounters, Prior, SavedPrefix},
+    labels::{LabelRequest, LabelScores, Normalization, PreparedLabels},
+    session::Session,
 };
+
+/// Rows that go through the layers at once where a pass may be split.
+///
+/// More would take memory and gain no speed: with so many, reading the weights
+/// costs a few percent of the products.
+const MAX_PASS_ROWS: usize = 512;
 
 /// A loaded Qwen2 model; the weights are shared by all calls on it.
 ///
-/// Calls may come from many threads at once; each computes on the model's own
+/// Calls may come from many threads at once; they take turns on the model's own
 /// worker threads.
 pub struct Qwen2 {
     config: ModelConfig,
     tokenizer: Tokenizer,
     layers: Layers,
-    workers: rayon::ThreadPool,
+    workers: Workers,
+    form: WeightForm,
     max_context_tokens: usize,
+    kv: BlockShape,
+    identity: Identity,
+    arena: Mutex<Arena>,
 }
 
 impl Qwen2 {
@@ -57,18 +86,49 @@ impl Qwen2 {
     ///
     /// # Errors
     /// [`InferenceError::Io`], [`InferenceError::Corrupt`] for a file that is
-    /// not a Qwen2 model in every detail, [`InferenceError::Threads`].
+    /// not a Qwen2 model in every detail, [`InferenceError::Threads`],
+    /// [`InferenceError::InvalidOption`].
     pub fn load(files: &[PathBuf], options: &LoadOptions) -> Result<Self, InferenceError> {
-        let threads = options.threads.get();
-        let workers = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|thread_idx| format!("inference-{thread_idx}"))
-            .build()
-            .map_err(|error| InferenceError::Threads {
-                threads,
-                detail: error.to_string(),
-            })?;
-        weights::load(files, options, workers)
+        weights::load(files, options)
+    }
+
+    fn new(loaded: Loaded, config: ModelConfig, tokenizer: Tokenizer, workers: Workers) -> Self {
+        let kv_type = match loaded.form {
+            WeightForm::F32 => KvType::F32,
+            WeightForm::Compact | WeightForm::Int8 => KvType::Bf16,
+        };
+        let kv = BlockShape {
+            layer: KvShape {
+                n_kv_heads: config.num_key_value_heads,
+                head_dim: config.head_dim(),
+                kv_type,
+            },
+            n_layers: config.num_hidden_layers,
+        };
+        let identity = ModelIdentity {
+            fingerprint: loaded.fingerprint,
+            format: format!(
+                "weights {:?}, kernels {}, keys and values {kv_type:?}, \
+                 {} layers of {} heads of {}, rotary base {}",
+                loaded.form,
+                workers.variant.name(),
+                kv.n_layers,
+                kv.layer.n_kv_heads,
+                kv.layer.head_dim,
+                config.rope_theta,
+            ),
+        };
+        Self {
+            arena: Mutex::new(Arena::new(loaded.form, kv.clone())),
+            identity: Arc::new(identity),
+            form: loaded.form,
+            max_context_tokens: loaded.max_context_tokens,
+            layers: loaded.layers,
+            config,
+            tokenizer,
+            workers,
+            kv,
+        }
     }
 
     /// The tokenizer that the model file carries.
@@ -89,34 +149,52 @@ impl Qwen2 {
         self.max_context_tokens
     }
 
+    /// How the weights are kept; what [`WeightForm::Compact`] came to.
+    #[must_use]
+    pub fn weight_form(&self) -> WeightForm {
+        self.form
+    }
+
+    /// The instruction set that its kernels use, for example `avx2`.
+    #[must_use]
+    pub fn instruction_set(&self) -> &'static str {
+        self.workers.variant.name()
+    }
+
+    /// Memory of the weights, in bytes.
+    #[must_use]
+    pub fn weight_bytes(&self) -> usize {
+        self.layers.size_bytes()
+    }
+
     /// Runs `tokens` through all layers and keeps their keys and values (prefill).
     ///
     /// # Errors
-    /// [`InferenceError::ContextOverflow`], [`InferenceError::UnknownToken`].
+    /// [`InferenceError::ContextOverflow`], [`InferenceError::UnknownToken`],
+    /// [`InferenceError::NotFinite`].
     pub fn prefix(&self, tokens: &[TokenId]) -> Result<Prefix, InferenceError> {
-        let cache = Cache::new(&self.config, tokens.len())?;
-        self.grow(cache, tokens)
+        let nothing = Prefix::new(Vec::new(), Vec::new(), &self.identity);
+        self.extend(&nothing, tokens)
     }
 
     /// A longer prefix; `prefix` itself stays as it is.
     ///
     /// # Errors
     /// [`InferenceError::ContextOverflow`], [`InferenceError::UnknownToken`],
-    /// [`InferenceError::ForeignPrefix`].
+    /// [`InferenceError::ForeignPrefix`], [`InferenceError::NotFinite`].
     pub fn extend(&self, prefix: &Prefix, tokens: &[TokenId]) -> Result<Prefix, InferenceError> {
         self.check_room(Some(prefix), tokens.len())?;
-        let cache = self.cache_after(Some(prefix), tokens.len())?;
-        self.grow(cache, tokens)
-    }
-
-    fn grow(&self, mut cache: Cache, tokens: &[TokenId]) -> Result<Prefix, InferenceError> {
-        self.check_positions(cache.len() + tokens.len())?;
         self.check_tokens(tokens)?;
-        if !tokens.is_empty() {
-            let pass = Pass::sequence(tokens, cache.len(), Vec::new());
-            self.run(&mut cache, &pass)?;
+        if tokens.is_empty() {
+            return Ok(prefix.clone());
         }
-        Ok(Prefix::new(cache, self.layers.identity()))
+        let mut chain = Chain::default();
+        chain.begin(prefix.blocks(), prefix.len(), &mut self.arena().spare);
+        for tokens in tokens.chunks(MAX_PASS_ROWS) {
+            self.append(&mut self.arena(), &mut chain, tokens, Append::Silent)?;
+        }
+        let tokens = [prefix.tokens(), tokens].concat();
+        Ok(Prefix::new(tokens, chain.into_blocks(), &self.identity))
     }
 
     /// The logits after the last token: `(vocab_size,)`, f32, not normalised.
@@ -130,30 +208,62 @@ impl Qwen2 {
         prefix: Option<&Prefix>,
         tokens: &[TokenId],
     ) -> Result<Vec<f32>, InferenceError> {
-        let last = self.check_call(prefix, tokens)?;
-        let mut cache = self.cache_after(prefix, tokens.len())?;
-        let pass = Pass::sequence(tokens, cache.len(), vec![last]);
-        let hidden = self.run(&mut cache, &pass)?;
-        self.head(&hidden).map(Rows::into_values)
+        let mut session = self.session(prefix)?;
+        session.advance(tokens)?;
+        Ok(session.into_logits())
     }
 
-    /// Checks the arguments of a call that needs a last token; returns its index.
+    /// Keeps `prefix`, and `prior` with it, in a file that only its owner may
+    /// read; it takes the place of an older one at once or not at all.
+    ///
+    /// # Errors
+    /// [`InferenceError::NoFingerprint`] if the model was loaded without one,
+    /// [`InferenceError::ForeignPrefix`], [`InferenceError::Io`].
+    pub fn save_prefix(
+        &self,
+        prefix: &Prefix,
+        prior: Option<&Prior>,
+        path: &Path,
+    ) -> Result<(), InferenceError> {
+        self.check_room(Some(prefix), 0)?;
+        kv::save(&self.identity, prefix, prior, path)
+    }
+
+    /// Reads what [`Self::save_prefix`] has kept.
+    ///
+    /// # Errors
+    /// [`InferenceError::OtherPrefixFormat`] if the file is of another model,
+    /// another form of its weights, another instruction set or another version;
+    /// [`InferenceError::Corrupt`] if it is damaged,
+    /// [`InferenceError::ContextOverflow`] if the prefix is too long for this
+    /// load, [`InferenceError::NoFingerprint`], [`InferenceError::Io`].
+    pub fn load_prefix(&self, path: &Path) -> Result<SavedPrefix, InferenceError> {
+        let saved = kv::load(&self.identity, &self.kv, self.max_context_tokens, path)?;
+        self.check_tokens(saved.prefix.tokens())?;
+        Ok(saved)
+    }
+
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Checks the arguments of a call that needs a last token.
     fn check_call(
         &self,
         prefix: Option<&Prefix>,
         tokens: &[TokenId],
-    ) -> Result<usize, InferenceError> {
+    ) -> Result<(), InferenceError> {
         self.check_room(prefix, tokens.len())?;
         self.check_tokens(tokens)?;
-        tokens
-            .len()
-            .checked_sub(1)
-            .ok_or(InferenceError::Empty { what: "tokens" })
+        if tokens.is_empty() {
+            return Err(InferenceError::Empty { what: "tokens" });
+        }
+        Ok(())
     }
 
     fn check_room(&self, prefix: Option<&Prefix>, n_tokens: usize) -> Result<(), InferenceError> {
         if let Some(prefix) = prefix
-            && !prefix.belongs_to(self.layers.identity())
+            && !prefix.belongs_to(&self.identity)
         {
             return Err(InferenceError::ForeignPrefix);
         }
@@ -176,33 +286,62 @@ impl Qwen2 {
         }
     }
 
-    /// A cache of our own that begins with `prefix` and has room for `n_tokens` more.
-    fn cache_after(
-        &self,
-        prefix: Option<&Prefix>,
-        n_tokens: usize,
-    ) -> Result<Cache, InferenceError> {
-        match prefix {
-            Some(prefix) => prefix.cache().with_room(n_tokens),
-            None => Cache::new(&self.config, n_tokens),
+    /// The memory of passes; whoever holds it computes.
+    ///
+    /// A pass that panicked leaves nothing that the next one reads.
+    fn arena(&self) -> MutexGuard<'_, Arena> {
+        self.arena.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn network(&self) -> Network<'_> {
+        Network {
+            config: &self.config,
+            layers: &self.layers,
+            workers: &self.workers,
+            kv: &self.kv.layer,
         }
     }
 
-    /// Runs one pass on the worker threads; see [`forward::run`]. What it
-    /// returns is finite.
-    fn run(&self, cache: &mut Cache, pass: &Pass) -> Result<Rows, InferenceError> {
-        // Checked before the head too: its packed form takes NaN for a number.
-        self.workers
-            .install(|| forward::run(&self.config, &self.layers, cache, pass))?
-            .finite("hidden states")
-    }
-
-    /// Logits of normalised hidden states: `(n_rows, vocab_size)`, all finite.
-    fn head(&self, hidden: &Rows) -> Result<Rows, InferenceError> {
-        let logits = self.workers.install(|| self.layers.head.forward(hidden))?;
-        logits.finite("logits")
+    /// Runs `tokens`, not empty, behind `chain`.
+    ///
+    /// # Errors
+    /// As for [`Network::run`]; `chain` is empty then.
+    fn append(
+        &self,
+        arena: &mut Arena,
+        chain: &mut Chain,
+        tokens: &[TokenId],
+        append: Append<'_>,
+    ) -> Result<(), InferenceError> {
+        arena.plan.clear();
+        arena
+            .plan
+            .begin_sequence(chain, tokens.len(), &mut arena.spare);
+        arena.plan.push_run(tokens);
+        if matches!(append, Append::Logits(_)) {
+            arena.plan.wanted.push(tokens.len() - 1);
+        }
+        self.network().run(arena)?;
+        arena.plan.end_sequence(chain, tokens.len());
+        if let Append::Logits(logits) = append {
+            let network = self.network();
+            let hidden = &arena.activations.hidden;
+            network.head(
+                &mut arena.activations.input,
+                hidden,
+                &self.layers.head,
+                logits,
+            )?;
+            forward::finite(logits, "logits")?;
+        }
+        Ok(())
     }
 }
 
-/// Marks which model a prefix came from.
-type Identity = Arc<()>;
+/// What is wanted of tokens that go behind others.
+enum Append<'a> {
+    /// Their keys and values alone.
+    Silent,
+    /// The logits after the last one, `(vocab_size,)`, too.
+    Logits(&'a mut Vec<f32>),
+}

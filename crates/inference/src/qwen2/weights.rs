@@ -1,21 +1,20 @@
 //! Loads the layers from a GGUF file.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
-use rayon::prelude::*;
+use inwarden_kernels::{Pool, RotaryTable, Variant};
 
-use super::{Identity, Qwen2, attention::RotaryTable};
+use super::{Qwen2, embeddings::Embeddings};
 use crate::{
     checkpoint::Checkpoint,
-    config::{LoadOptions, ModelConfig, WeightForm},
+    config::{Fingerprint, LoadOptions, ModelConfig, WeightForm},
     error::InferenceError,
-    linear::Linear,
-    tensor_source::{EMBEDDINGS, HEAD, StoredTensor, TensorSource},
+    linear::{Linear, Workers},
+    tensor_source::{EMBEDDINGS, HEAD, TensorSource},
 };
 
 pub(super) struct Layers {
-    identity: Identity,
-    pub(super) embeddings: StoredTensor,
+    pub(super) embeddings: Embeddings,
     pub(super) rotary: RotaryTable,
     pub(super) decoder: Vec<DecoderLayer>,
     /// `(hidden_size,)`.
@@ -51,71 +50,124 @@ pub(super) struct Biased {
     pub(super) bias: Vec<f32>,
 }
 
+/// Models narrower than this are kept in 8 bits: they have little to lose in
+/// memory and much in accuracy.
+const MIN_COMPACT_HIDDEN_SIZE: usize = 1024;
+
 impl Layers {
-    pub(super) fn identity(&self) -> &Identity {
-        &self.identity
+    /// Memory of all weights, in bytes.
+    pub(super) fn size_bytes(&self) -> usize {
+        let layers = self.decoder.iter().map(|layer| {
+            [
+                &layer.query.weights,
+                &layer.key.weights,
+                &layer.value.weights,
+                &layer.output,
+                &layer.gate,
+                &layer.up,
+                &layer.down,
+            ]
+            .map(Linear::size_bytes)
+            .iter()
+            .sum::<usize>()
+        });
+        layers.sum::<usize>() + self.head.size_bytes()
     }
 }
 
-pub(super) fn load(
-    files: &[PathBuf],
-    options: &LoadOptions,
-    workers: rayon::ThreadPool,
-) -> Result<Qwen2, InferenceError> {
+pub(super) fn load(files: &[PathBuf], options: &LoadOptions) -> Result<Qwen2, InferenceError> {
+    let workers = workers(options)?;
     let checkpoint = Checkpoint::open(files)?;
-    let (weights, config) = (checkpoint.tensors(), checkpoint.config());
+    let config = checkpoint.config();
     let max_context_tokens = options
         .max_context_tokens
         .min(config.max_position_embeddings);
     let loader = Loader {
-        weights,
+        weights: checkpoint.tensors(),
         config,
-        form: options.weight_form,
+        form: effective_form(options.weight_form, config),
+        workers: &workers,
     };
-    let head_name = if config.tie_word_embeddings {
-        EMBEDDINGS
-    } else {
-        HEAD
-    };
-    let table_shape = [config.vocab_size, config.hidden_size];
-    let embeddings = weights.tensor(EMBEDDINGS, &table_shape)?;
-    // Reading the vocabulary takes one thread long enough to be worth a task.
-    let (tokenizer, (decoder, head)) = workers.install(|| {
-        let decoder = || {
-            (0..config.num_hidden_layers)
-                .into_par_iter()
-                .map(|layer_idx| loader.decoder_layer(layer_idx))
-                .collect::<Result<Vec<_>, _>>()
-        };
-        let head = || loader.linear(head_name, table_shape);
-        rayon::join(|| checkpoint.tokenizer(), || rayon::join(decoder, head))
+    // Reading the vocabulary takes one thread long enough to be worth another.
+    let (layers, tokenizer) = std::thread::scope(|scope| {
+        let tokenizer = scope.spawn(|| checkpoint.tokenizer());
+        let layers = loader.layers(max_context_tokens);
+        (layers, tokenizer.join())
     });
-    let (tokenizer, decoder, head) = (tokenizer?, decoder?, head?);
-    let final_norm = weights.vector("output_norm.weight", config.hidden_size)?;
-    let layers = Layers {
-        identity: Arc::new(()),
-        embeddings,
-        rotary: RotaryTable::new(config.head_dim(), config.rope_theta, max_context_tokens),
-        decoder,
-        final_norm,
-        head,
-    };
-    Ok(Qwen2 {
-        config: config.clone(),
-        tokenizer,
-        layers,
-        workers,
+    let loaded = Loaded {
+        form: loader.form,
         max_context_tokens,
-    })
+        fingerprint: options.fingerprint,
+        layers: layers?,
+    };
+    let tokenizer = tokenizer.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    Ok(Qwen2::new(loaded, config.clone(), tokenizer, workers))
+}
+
+/// What [`Qwen2::new`] is made of, besides what describes the model.
+pub(super) struct Loaded {
+    pub(super) form: WeightForm,
+    pub(super) max_context_tokens: usize,
+    pub(super) fingerprint: Option<Fingerprint>,
+    pub(super) layers: Layers,
+}
+
+fn workers(options: &LoadOptions) -> Result<Workers, InferenceError> {
+    let variant = match &options.instruction_set {
+        None => Variant::detect(),
+        Some(name) => Variant::named(name).ok_or_else(|| InferenceError::InvalidOption {
+            name: "instruction_set",
+            allowed: "one that this processor has",
+            value: name.clone(),
+        })?,
+    };
+    let threads = options.threads;
+    let pool = Pool::new(threads, "inference").map_err(|error| InferenceError::Threads {
+        threads: threads.get(),
+        detail: error.to_string(),
+    })?;
+    Ok(Workers { pool, variant })
+}
+
+fn effective_form(form: WeightForm, config: &ModelConfig) -> WeightForm {
+    match form {
+        WeightForm::Compact if config.hidden_size < MIN_COMPACT_HIDDEN_SIZE => WeightForm::Int8,
+        form => form,
+    }
 }
 
 struct Loader<'a> {
     weights: &'a dyn TensorSource,
     config: &'a ModelConfig,
     form: WeightForm,
+    workers: &'a Workers,
 }
 
 impl Loader<'_> {
+    fn layers(&self, max_context_tokens: usize) -> Result<Layers, InferenceError> {
+        let config = self.config;
+        let table_shape = [config.vocab_size, config.hidden_size];
+        let embeddings = self.weights.tensor(EMBEDDINGS, &table_shape)?;
+        let head_name = match config.tie_word_embeddings {
+            true => EMBEDDINGS,
+            false => HEAD,
+        };
+        let decoder = (0..config.num_hidden_layers).map(|layer_idx| self.decoder_layer(layer_idx));
+        Ok(Layers {
+            decoder: decoder.collect::<Result<_, _>>()?,
+            head: self.linear(head_name, table_shape)?,
+            final_norm: self
+                .weights
+                .vector("output_norm.weight", config.hidden_size)?,
+            embeddings: Embeddings::new(embeddings),
+            rotary: RotaryTable::new(
+                config.head_dim(),
+                f64::from(config.rope_theta),
+                max_context_tokens,
+            ),
+        })
+    }
+
     fn decoder_layer(&self, layer_idx: usize) -> Result<DecoderLayer, InferenceError> {
         let name = |part: &str| format!("blk.{layer_idx}.{part}");
         let hidden = self.config.hidden_size;
@@ -136,7 +188,7 @@ impl Loader<'_> {
 
     fn linear(&self, name: &str, shape: [usize; 2]) -> Result<Linear, InferenceError> {
         let tensor = self.weights.tensor(name, &shape)?;
-        Linear::from_file(&tensor, self.form)
+        Linear::load(&tensor, self.form, self.workers)
     }
 
     fn biased(&self, name: &str, shape: [usize; 2]) -> Result<Biased, InferenceError> {
