@@ -1,10 +1,11 @@
 //! Weight matrices on a device, and the products with them.
 
+use std::sync::Arc;
+
 use candle_core::{
     DType, Device, Module, Tensor,
     quantized::{GgmlDType, QMatMul, QStorage, QTensor},
 };
-use std::sync::Arc;
 
 use crate::{
     error::InferenceError,
@@ -154,5 +155,57 @@ pub(super) fn quantised(block_type: BlockType) -> Option<GgmlDType> {
         BlockType::Q4K => Some(GgmlDType::Q4K),
         BlockType::Q5K => Some(GgmlDType::Q5K),
         BlockType::Q6K => Some(GgmlDType::Q6K),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cuda::{check::relative_error, random};
+
+    /// The error of a product and of unpacked rows against the same in f32.
+    fn errors(
+        block_type: BlockType,
+        form: DeviceForm,
+        unpack_from_rows: Option<usize>,
+    ) -> [f64; 2] {
+        let (n_rows, n_in, n_out) = (16, 512, 80);
+        let packed = random::matrix(block_type, [n_out, n_in], 5);
+        let x = Tensor::from_vec(
+            random::normal(n_rows * n_in, 6),
+            (n_rows, n_in),
+            &Device::Cpu,
+        );
+        let (x, ids) = (x.unwrap(), Tensor::new(&[79_u32, 0], &Device::Cpu).unwrap());
+        let run = |form, unpack_from_rows| {
+            let choice = ProductChoice { unpack_from_rows };
+            let matrix = Matrix::new(&packed, &Device::Cpu, form, choice).unwrap();
+            [matrix.product(&x).unwrap(), matrix.rows(&ids).unwrap()]
+                .map(|tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+        };
+        let (actual, exact) = (run(form, unpack_from_rows), run(DeviceForm::F32, None));
+        [0, 1].map(|idx| relative_error(&actual[idx], &exact[idx]))
+    }
+
+    #[test]
+    fn packed_weights_multiply_alike_as_they_are_and_unpacked() {
+        use DeviceForm::AsInFile;
+        let [as_they_are, rows] = errors(BlockType::Q4K, AsInFile, None);
+        let [unpacked, _] = errors(BlockType::Q4K, AsInFile, Some(16));
+        let [too_few_rows, _] = errors(BlockType::Q4K, AsInFile, Some(17));
+        assert!((1e-4..0.02).contains(&as_they_are), "{as_they_are}");
+        assert!((1e-4..0.01).contains(&unpacked), "{unpacked}");
+        assert!(unpacked.total_cmp(&as_they_are).is_ne());
+        assert!(too_few_rows.total_cmp(&as_they_are).is_eq());
+        assert!(rows < 1e-4, "{rows}");
+    }
+
+    #[test]
+    fn bf16_stays_bf16_and_f16_becomes_f32() {
+        let [product, rows] = errors(BlockType::Bf16, DeviceForm::AsInFile, None);
+        assert!((1e-4..0.01).contains(&product), "{product}");
+        assert!(rows == 0.0, "{rows}");
+        let exact = errors(BlockType::F16, DeviceForm::AsInFile, None);
+        assert!(exact == [0.0, 0.0], "{exact:?}");
     }
 }
