@@ -6,6 +6,19 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
+    // The caller must act.
+    /// The process forked after the start; its threads stayed in the parent.
+    #[error(
+        "started in process {started}, which forked: its threads are not in process {process}, \
+         start it there too"
+    )]
+    ForkedProcess {
+        /// The process that has the threads.
+        started: u32,
+        /// The calling process.
+        process: u32,
+    },
+
     // The operator must act.
     /// The audit log cannot be opened.
     #[error("audit log {path} cannot be opened")]

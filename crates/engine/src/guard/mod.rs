@@ -98,6 +98,8 @@ struct Shared {
     audit: Mutex<Option<AuditLog>>,
     counters: Counters,
     asked: AtomicU64,
+    /// The process that has the threads.
+    process: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -138,6 +140,7 @@ impl Guard {
             audit: Mutex::new(audit),
             counters: Counters::default(),
             asked: AtomicU64::new(0),
+            process: std::process::id(),
         });
         let (questions, waiting) = bounded(config.queue);
         // As many as can wait or be worked on, so that it is never full.
@@ -193,11 +196,27 @@ impl Guard {
         self.shared.counters.snapshot()
     }
 
+    /// That the guard was started in this process. A forked child has none of its
+    /// threads: there each call is answered by the failure mode at once, without
+    /// a record, and closing or dropping the guard ends nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::ForkedProcess`]: start a guard in this process.
+    pub fn check_process(&self) -> Result<(), EngineError> {
+        let (started, process) = (self.shared.process, std::process::id());
+        if process == started {
+            return Ok(());
+        }
+        Err(EngineError::ForkedProcess { started, process })
+    }
+
     /// Answers what waits and flushes the audit log.
     ///
     /// # Errors
-    /// [`EngineError::AuditWrite`] with the records that are not in the file.
+    /// [`EngineError::AuditWrite`] with the records that are not in the file,
+    /// [`EngineError::ForkedProcess`] where there is nothing to close.
     pub fn close(mut self) -> Result<(), EngineError> {
+        self.check_process()?;
         let ended = self.end_threads();
         if let Some(mut audit) = self.shared.lock_audit().take() {
             let mut record = Map::new();
@@ -243,6 +262,19 @@ impl Guard {
             asked: Instant::now(),
             slot: Arc::default(),
         };
+        if let Err(forked) = self.check_process() {
+            // Nobody would take it, and queues and audit log may be locked for ever.
+            let report = self.shared.failure_report(
+                question.case.clone(),
+                UndeterminedReason::StageFailed {
+                    stage: Stage::Queue,
+                    error: forked.to_string(),
+                },
+            );
+            self.shared.counters.guard_failures.add_one();
+            question.slot.fill(report);
+            return question;
+        }
         let queued = self
             .questions
             .as_ref()
@@ -260,6 +292,11 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        if self.check_process().is_err() {
+            // Their threads are in another process; joining them would never end.
+            std::mem::forget((self.questions.take(), self.deadlines.take()));
+            return std::mem::forget(std::mem::take(&mut self.threads));
+        }
         if self.end_threads().is_err() {
             tracing::error!("a guard thread ended by a panic");
         }
