@@ -9,6 +9,7 @@ import_exception!(inwarden._errors, InwardenError);
 import_exception!(inwarden._errors, AuditError);
 import_exception!(inwarden._errors, ConfigurationError);
 import_exception!(inwarden._errors, DataError);
+import_exception!(inwarden._errors, ForkedProcessError);
 import_exception!(inwarden._errors, HostError);
 import_exception!(inwarden._errors, ModelNotFoundError);
 
@@ -19,6 +20,7 @@ pub(crate) fn exception(error: &EngineError) -> PyErr {
         EngineError::Models(ModelError::Absent { .. } | ModelError::UnknownModel { .. }) => {
             ModelNotFoundError::new_err(message)
         }
+        EngineError::ForkedProcess { .. } => ForkedProcessError::new_err(message),
         EngineError::AuditOpen { .. } => AuditError::new_err(message),
         EngineError::AuditWrite { unwritten, .. } => Python::attach(|py| {
             let error = AuditError::new_err(message);
@@ -40,6 +42,17 @@ pub(crate) fn exception(error: &EngineError) -> PyErr {
         | EngineError::Thread { .. } => HostError::new_err(message),
         _ => InwardenError::new_err(message),
     }
+}
+
+/// That this is the process with the id `started`: in a forked child the threads
+/// of what was made before are absent, and its locks may be held for ever.
+pub(crate) fn check_process(started: u32) -> PyResult<()> {
+    let process = std::process::id();
+    if process == started {
+        return Ok(());
+    }
+    let forked = EngineError::ForkedProcess { started, process };
+    Err(exception(&forked))
 }
 
 /// The exception for a line that cannot be read.

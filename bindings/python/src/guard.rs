@@ -13,7 +13,7 @@ use crate::{
     answer::Case,
     call::detached,
     config::{AnalystOptions, load, mode, option},
-    errors::{ConfigurationError, InwardenError, exception},
+    errors::{ConfigurationError, InwardenError, check_process, exception},
 };
 
 /// See `inwarden.Guard`.
@@ -23,6 +23,8 @@ pub(crate) struct Guard {
     /// even if Ctrl-C has let the caller go; closing holds it for writing and so
     /// waits for all of them.
     guard: Arc<RwLock<Option<inwarden::Guard>>>,
+    /// The process it was made in.
+    process: u32,
 }
 
 /// How the guard runs, as keyword arguments.
@@ -50,6 +52,7 @@ impl Guard {
         })??;
         Ok(Self {
             guard: Arc::new(RwLock::new(Some(guard))),
+            process: std::process::id(),
         })
     }
 
@@ -65,11 +68,16 @@ impl Guard {
             .map(Case::from)
     }
 
+    fn check_process(&self) -> PyResult<()> {
+        check_process(self.process)
+    }
+
     fn counters(&self, py: Python<'_>) -> PyResult<Vec<(&'static str, u64)>> {
         self.with_open(py, |guard| guard.counters().named())
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
+        check_process(self.process)?;
         let guard = Arc::clone(&self.guard);
         let closed = detached(py, move || {
             let taken = guard.write().unwrap_or_else(PoisonError::into_inner).take();
@@ -84,6 +92,10 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         let guard = std::mem::take(&mut self.guard);
+        if check_process(self.process).is_err() {
+            // Its threads and files are the parent's.
+            return std::mem::forget(guard);
+        }
         let dropping = std::thread::Builder::new().spawn(move || drop(guard));
         // If no thread can be had, it was dropped here.
         drop(dropping);
@@ -96,6 +108,7 @@ impl Guard {
         py: Python<'_>,
         ask: impl FnOnce(&inwarden::Guard) -> T + Send + 'static,
     ) -> PyResult<T> {
+        check_process(self.process)?;
         let guard = Arc::clone(&self.guard);
         detached(py, move || {
             let guard = guard.read().unwrap_or_else(PoisonError::into_inner);

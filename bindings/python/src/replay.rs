@@ -19,7 +19,7 @@ use crate::{
     answer::Case,
     call::detached,
     config::{AnalystOptions, load, mode},
-    errors::{DataError, feed_exception, file_exception, with_causes},
+    errors::{DataError, check_process, feed_exception, file_exception, with_causes},
 };
 
 type Events = RecordingReader<BufReader<File>>;
@@ -28,6 +28,8 @@ type Events = RecordingReader<BufReader<File>>;
 #[pyclass(frozen, module = "inwarden._native")]
 pub(crate) struct Replay {
     cases: Arc<Mutex<inwarden::Replay<Events>>>,
+    /// The process it was made in.
+    process: u32,
 }
 
 #[pymethods]
@@ -55,6 +57,7 @@ impl Replay {
         })??;
         Ok(Self {
             cases: Arc::new(Mutex::new(cases)),
+            process: std::process::id(),
         })
     }
 
@@ -63,6 +66,7 @@ impl Replay {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Case>> {
+        check_process(self.process)?;
         let cases = Arc::clone(&self.cases);
         let next = detached(py, move || {
             cases.lock().unwrap_or_else(PoisonError::into_inner).next()
@@ -71,6 +75,15 @@ impl Replay {
             None => Ok(None),
             Some(Ok(report)) => Ok(Some(Case::from(report))),
             Some(Err(error)) => Err(feed_exception(&error)),
+        }
+    }
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if check_process(self.process).is_err() {
+            // In a forked child its files are the parent's: they stay.
+            std::mem::forget(Arc::clone(&self.cases));
         }
     }
 }

@@ -16,6 +16,7 @@ import inwarden
         (inwarden.HostError, OSError),
         (inwarden.AuditError, OSError),
         (inwarden.DataError, ValueError),
+        (inwarden.ForkedProcessError, RuntimeError),
         (inwarden.ToolCallDenied, PermissionError),
     ],
 )

@@ -18,6 +18,7 @@ from inwarden._errors import (
     AuditError,
     ConfigurationError,
     DataError,
+    ForkedProcessError,
     HostError,
     InwardenError,
     ModelNotFoundError,
@@ -31,6 +32,7 @@ __all__ = [
     "Case",
     "ConfigurationError",
     "DataError",
+    "ForkedProcessError",
     "Guard",
     "HostError",
     "InwardenError",
@@ -89,7 +91,8 @@ class Guard:
         DataError: A model file or rule is damaged.
 
     It owns threads: use it in `with`, or call `close()`. Any number of threads may
-    share it.
+    share it. A forked child has none of its threads: there each question raises
+    `ForkedProcessError`, so a server that forks its workers makes a guard in each.
 
     Example:
         >>> with Guard(mode="enforce", failure="closed") as guard:  # doctest: +SKIP
@@ -152,6 +155,7 @@ class Guard:
 
         Raises:
             InwardenError: The guard is closed.
+            ForkedProcessError: It was made before this process was forked.
             TypeError: `args` holds what JSON has no form for.
             ValueError: `args` holds a number that is not finite, or itself; or a
                 text is not Unicode.
@@ -181,9 +185,12 @@ class Guard:
 
         Raises:
             InwardenError: The guard is closed.
+            ForkedProcessError: As for `check_tool_call`.
             TypeError: As for `check_tool_call`.
             ValueError: As for `check_tool_call`.
         """
+        # A pool that was forked would never begin.
+        self._guard.check_process()
         try:
             answer = self._pool.submit(
                 self.check_tool_call, agent, tool, args, user_task=user_task, role=role
@@ -215,6 +222,7 @@ class Guard:
 
         Raises:
             InwardenError: The guard is closed.
+            ForkedProcessError: As for `check_tool_call`.
             ToolCallDenied: The call may not be made; `error.case` says why.
         """
         case = self.check_tool_call(agent, tool, args, user_task=user_task, role=role)
@@ -230,18 +238,24 @@ class Guard:
 
         Raises:
             InwardenError: The guard is closed.
+            ForkedProcessError: As for `check_tool_call`.
         """
         return dict(self._guard.counters())
 
     def close(self) -> None:
         """Answers what was asked and flushes the audit log.
 
-        Afterwards questions raise `InwardenError`; closing again does nothing.
+        Afterwards questions raise `InwardenError`; closing again does nothing, and
+        neither does closing in a forked child.
 
         Raises:
             AuditError: Some records are not in the audit log.
         """
         self._closed = True
+        try:
+            self._guard.check_process()
+        except ForkedProcessError:
+            return
         self._pool.shutdown(wait=True)
         self._guard.close()
 
@@ -293,7 +307,8 @@ class Warden:
             without: See `Guard`.
 
         Returns:
-            An iterator; threads may share it. A damaged line raises `DataError`;
+            An iterator; threads may share it, a forked child gets
+            `ForkedProcessError`. A damaged line raises `DataError`;
             going on with `next()` reads the line after it. The case at which
             Ctrl-C came is not given again.
 

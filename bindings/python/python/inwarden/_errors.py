@@ -9,6 +9,7 @@ __all__ = [
     "AuditError",
     "ConfigurationError",
     "DataError",
+    "ForkedProcessError",
     "HostError",
     "InwardenError",
     "ModelNotFoundError",
@@ -18,6 +19,10 @@ __all__ = [
 
 class InwardenError(Exception):
     """Root of all exceptions of this package."""
+
+
+class ForkedProcessError(InwardenError, RuntimeError):
+    """It was made before this process was forked; make one in each process."""
 
 
 class ConfigurationError(InwardenError, ValueError):

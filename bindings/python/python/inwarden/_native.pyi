@@ -69,6 +69,8 @@ class Guard:
     def __new__(cls, analyst: dict[str, Any], guard: dict[str, Any]) -> Guard: ...
     def check_tool_call(self, call: dict[str, Any]) -> Case:
         """See `inwarden.Guard.check_tool_call`."""
+    def check_process(self) -> None:
+        """Raises `ForkedProcessError` in a forked child."""
     def counters(self) -> list[tuple[str, int]]:
         """See `inwarden.Guard.counters`."""
     def close(self) -> None:
