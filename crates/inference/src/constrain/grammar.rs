@@ -14,8 +14,8 @@ use std::{
 use llguidance::{
     Logger,
     api::{GrammarInit, ParserLimits, TopLevelGrammar},
-    earley::{CGrammar, Parser, SlicedBiasComputer, perf::ParserPerfCounters},
-    toktrie::{INVALID_TOKEN, TokEnv, TokRxInfo, TokTrie, TokenizerEnv},
+    earley::{BiasComputer, CGrammar, Parser, ParserRecognizer, perf::ParserPerfCounters},
+    toktrie::{INVALID_TOKEN, SimpleVob, TokEnv, TokRxInfo, TokTrie, TokenizerEnv},
 };
 
 use super::{Constraint, Machine, Step};
@@ -25,16 +25,19 @@ use crate::{
 };
 
 /// Far above what a hand-written grammar needs.
-const MAX_SOURCE_BYTES: usize = 64 * 1024;
-/// The library's readers recurse: deeper nesting could exhaust the stack.
+const MAX_SOURCE_BYTES: usize = 16 * 1024;
 const MAX_NESTING: usize = 64;
+/// The library recurses from rule to rule. Without optimisation, 32 KiB of the
+/// shortest rules, each in terms of the next, need between 32 and 128 MiB.
+const COMPILER_STACK_BYTES: usize = 128 << 20;
+/// The library's messages quote the grammar.
+const MAX_MESSAGE_CHARS: usize = 300;
 
 /// Compiles grammars for one tokenizer; cheap to clone.
 #[derive(Clone)]
 pub struct GrammarCompiler {
     tokenizer: Tokenizer,
-    environment: TokEnv,
-    masks: Arc<SlicedBiasComputer>,
+    environment: Arc<Environment>,
 }
 
 /// A grammar over the tokens of one model; cheap to clone.
@@ -45,26 +48,23 @@ pub struct Grammar {
 }
 
 impl GrammarCompiler {
-    /// Sorts the tokens into a trie, which takes about a tenth of a second.
+    /// Sorts the tokens into a trie, which takes about two tenths of a second.
     ///
     /// # Errors
     /// [`InferenceError::Grammar`], a bug.
     pub fn new(tokenizer: &Tokenizer) -> Result<Self, InferenceError> {
-        guarded(|| {
-            let environment: TokEnv = Arc::new(Environment::new(tokenizer));
-            let masks = SlicedBiasComputer::new(&environment, &[]);
-            Ok::<_, String>(Self {
-                masks: Arc::new(masks.map_err(|error| error.to_string())?),
-                environment,
-                tokenizer: tokenizer.clone(),
-            })
+        let environment = guarded(|| Ok::<_, String>(Environment::new(tokenizer)))?;
+        Ok(Self {
+            environment: Arc::new(environment),
+            tokenizer: tokenizer.clone(),
         })
     }
 
     /// A grammar in `llguidance`'s variant of Lark; its start is `start`.
     ///
     /// # Errors
-    /// [`InferenceError::Grammar`] if it is malformed or exceeds a limit.
+    /// [`InferenceError::Grammar`] if it is malformed or exceeds a limit, among
+    /// them 16 KiB; [`InferenceError::Threads`] if no thread can be started.
     ///
     /// Source of the syntax: `docs/syntax.md` of `llguidance` 1.9.1.
     pub fn lark(&self, grammar: &str) -> Result<Grammar, InferenceError> {
@@ -76,7 +76,8 @@ impl GrammarCompiler {
     ///
     /// # Errors
     /// [`InferenceError::Grammar`] if it is malformed, uses what is not
-    /// supported (among it `$ref`), or exceeds a limit.
+    /// supported (among it `$ref`), or exceeds a limit, among them 16 KiB;
+    /// [`InferenceError::Threads`] if no thread can be started.
     pub fn json_schema(&self, schema: &str) -> Result<Grammar, InferenceError> {
         check_source(schema)?;
         let unusable = |error: serde_json::Error| InferenceError::Grammar(error.to_string());
@@ -91,15 +92,23 @@ impl GrammarCompiler {
     }
 
     fn compile(&self, grammar: TopLevelGrammar) -> Result<Grammar, InferenceError> {
-        let compiled = guarded(|| {
-            let environment = Some(Arc::clone(&self.environment));
+        let compile = || {
+            let environment = Some(self.shared_environment());
             let mut silent = Logger::new(0, 0);
-            GrammarInit::Serialized(grammar).to_cgrammar(
-                environment,
-                &mut silent,
-                limits(),
-                self.masks.extra_lexemes(),
-            )
+            let grammar = GrammarInit::Serialized(grammar);
+            guarded(|| grammar.to_cgrammar(environment, &mut silent, limits(), Vec::new()))
+        };
+        let compiled = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new()
+                .name("grammar".to_owned())
+                .stack_size(COMPILER_STACK_BYTES)
+                .spawn_scoped(scope, compile);
+            let failed = |error: std::io::Error| InferenceError::Threads {
+                threads: 1,
+                detail: error.to_string(),
+            };
+            let finished = thread.map_err(failed)?.join();
+            finished.expect("panics are caught on the thread itself")
         })?;
         let grammar = Grammar {
             compiler: self.clone(),
@@ -108,6 +117,11 @@ impl GrammarCompiler {
         // What only shows in the first state is an error of the grammar as well.
         grammar.start()?.next_step()?;
         Ok(grammar)
+    }
+
+    fn shared_environment(&self) -> TokEnv {
+        let environment: Arc<Environment> = Arc::clone(&self.environment);
+        environment
     }
 }
 
@@ -118,7 +132,7 @@ impl Grammar {
     /// [`InferenceError::Grammar`], a bug: the grammar has been tried.
     pub fn start(&self) -> Result<Constraint, InferenceError> {
         let parser = guarded(|| {
-            let environment = Arc::clone(&self.compiler.environment);
+            let environment = self.compiler.shared_environment();
             let counters = Arc::new(ParserPerfCounters::default());
             Parser::new(environment, Arc::clone(&self.grammar), limits(), counters)
         })?;
@@ -171,18 +185,20 @@ fn check_source(source: &str) -> Result<(), InferenceError> {
 fn guarded<T, E: std::fmt::Display>(
     run: impl FnOnce() -> Result<T, E>,
 ) -> Result<T, InferenceError> {
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(InferenceError::Grammar(error.to_string())),
+    let message = match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => error.to_string(),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            let text = text.unwrap_or("without a message");
-            Err(InferenceError::Grammar(format!(
-                "its parser panicked: {text}"
-            )))
+            format!(
+                "its parser panicked: {}",
+                text.unwrap_or("without a message")
+            )
         }
-    }
+    };
+    let message = message.chars().take(MAX_MESSAGE_CHARS).collect();
+    Err(InferenceError::Grammar(message))
 }
 
 /// The normal tokens alone: a grammar cannot name any other.
@@ -214,6 +230,18 @@ impl TokenizerEnv for Environment {
     fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<u32> {
         let tokens = self.tokenizer.encode_exactly(bytes);
         tokens.into_iter().map(|token| token.0).collect()
+    }
+}
+
+impl BiasComputer for Environment {
+    fn compute_bias(&self, parser: &mut ParserRecognizer<'_>, start: &[u8]) -> SimpleVob {
+        let mut legal = self.trie.alloc_token_set();
+        self.trie.add_bias(parser, &mut legal, start);
+        legal
+    }
+
+    fn trie(&self) -> &TokTrie {
+        &self.trie
     }
 }
 
@@ -278,7 +306,9 @@ impl GrammarMachine {
         if may_end && !self.parser.can_advance() {
             return Ok((Vec::new(), true));
         }
-        let mask = self.parser.compute_bias(&*self.compiler.masks, &pending);
+        let mask = self
+            .parser
+            .compute_bias(&*self.compiler.environment, &pending);
         let n_normal = self.compiler.tokenizer.vocabulary().n_normal();
         let ids = mask.iter().take_while(|&id| (id as usize) < n_normal);
         self.check()?;
