@@ -14,17 +14,16 @@ use std::{
 };
 
 use inwarden_inference::{
-    CallerId, InferenceError, LabelScores, LoadOptions, Qwen2, Scheduler, SchedulerConfig,
-    ScoreRequest, TokenId, WeightForm,
+    CallerId, HiddenRequest, InferenceError, LabelRequest, LabelScores, LoadOptions, Normalization,
+    Pooling, Qwen2, Scheduler, SchedulerConfig, ScoreRequest, TokenId,
 };
 
 const REAL_MODEL: &str = "qwen2.5-coder-0.5b-instruct-q4_k_m";
 const N_CALLERS: usize = 16;
 
-fn load(file: PathBuf, weight_form: WeightForm) -> Arc<Qwen2> {
+fn load(file: PathBuf) -> Arc<Qwen2> {
     let options = LoadOptions {
         threads: 2.try_into().unwrap(),
-        weight_form,
         ..LoadOptions::default()
     };
     Arc::new(Qwen2::load(&[file], &options).unwrap())
@@ -33,7 +32,7 @@ fn load(file: PathBuf, weight_form: WeightForm) -> Arc<Qwen2> {
 fn tiny() -> Arc<Qwen2> {
     let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/golden");
     let file = PathBuf::from(golden).join("qwen2-tiny/model.gguf");
-    load(file, WeightForm::F32)
+    load(file)
 }
 
 fn tokens(ids: impl IntoIterator<Item = u32>) -> Vec<TokenId> {
@@ -43,19 +42,32 @@ fn tokens(ids: impl IntoIterator<Item = u32>) -> Vec<TokenId> {
 /// Texts of different lengths behind one prefix, for the tiny vocabulary.
 fn tiny_requests(model: &Qwen2) -> Vec<ScoreRequest> {
     let prefix = model.prefix(&tokens(1..70)).unwrap();
-    let labels: Arc<[_]> = [tokens([5]), tokens([6, 7]), tokens([6, 8, 9])].into();
+    let labels = [tokens([5]), tokens([6, 7]), tokens([6, 8, 9])];
+    let labels = model
+        .prepare_labels(&labels, Normalization::WholeVocabulary)
+        .unwrap();
+    let hidden = Arc::new(HiddenRequest {
+        layers: vec![0, model.config().num_hidden_layers],
+        pooling: Pooling::Last,
+    });
     let request = |caller: u32| ScoreRequest {
         prefix: prefix.clone(),
         suffix: tokens((0..=caller * 3).map(|idx| (caller * 7 + idx) % 90)),
         labels: Arc::clone(&labels),
+        hidden: caller.is_multiple_of(3).then(|| Arc::clone(&hidden)),
     };
     (0..).map(request).take(N_CALLERS).collect()
 }
 
-fn alone(model: &Qwen2, request: &ScoreRequest) -> LabelScores {
-    model
-        .score_labels(&request.prefix, &request.suffix, &request.labels)
-        .unwrap()
+fn alone(model: &Qwen2, request: &ScoreRequest) -> Result<LabelScores, InferenceError> {
+    let request = LabelRequest {
+        prefix: &request.prefix,
+        suffix: &request.suffix,
+        labels: &request.labels,
+        hidden: request.hidden.as_deref(),
+    };
+    let mut scores = model.score_labels_batch(&[request])?;
+    Ok(scores.pop().unwrap())
 }
 
 /// All requests at the same time, each from a thread of its own.
@@ -102,7 +114,7 @@ fn concurrent_callers_get_the_answers_they_get_alone_in_fewer_passes() {
     let requests = tiny_requests(&model);
     let expected: Vec<_> = requests
         .iter()
-        .map(|request| alone(&model, request))
+        .map(|request| alone(&model, request).unwrap())
         .collect();
     let scheduler = Scheduler::start(Arc::clone(&model), config()).unwrap();
     for (scores, expected) in together(&scheduler, &requests).iter().zip(&expected) {
@@ -133,7 +145,10 @@ fn a_bad_request_fails_alone_and_as_without_a_scheduler() {
             ..requests[0].clone()
         },
         ScoreRequest {
-            labels: Arc::new([]),
+            hidden: Some(Arc::new(HiddenRequest {
+                layers: vec![99],
+                pooling: Pooling::Last,
+            })),
             ..requests[0].clone()
         },
     ];
@@ -144,13 +159,15 @@ fn a_bad_request_fails_alone_and_as_without_a_scheduler() {
     let first = submit(&requests[1]);
     let refused = bad.each_ref().map(&submit);
     let last = submit(&requests[2]);
-    check_bitwise_equal(&first.wait().unwrap(), &alone(&model, &requests[1]));
-    check_bitwise_equal(&last.wait().unwrap(), &alone(&model, &requests[2]));
+    check_bitwise_equal(
+        &first.wait().unwrap(),
+        &alone(&model, &requests[1]).unwrap(),
+    );
+    check_bitwise_equal(&last.wait().unwrap(), &alone(&model, &requests[2]).unwrap());
     for (refused, request) in refused.into_iter().zip(&bad) {
-        let expected = model.score_labels(&request.prefix, &request.suffix, &request.labels);
         assert_eq!(
             refused.wait().unwrap_err().to_string(),
-            expected.unwrap_err().to_string()
+            alone(&model, request).unwrap_err().to_string()
         );
     }
     assert_eq!(scheduler.counters().failed, bad.len() as u64);
@@ -188,15 +205,17 @@ fn the_real_model_answers_concurrent_callers_as_it_answers_one() {
         return;
     };
     let file = dir.join(format!("{REAL_MODEL}.gguf"));
-    let model = load(file, LoadOptions::default().weight_form);
+    let model = load(file);
     let tokenizer = model.tokenizer();
     let shared = "Each message names a thing. Say whether it is a plant or an animal. ";
     let prefix = model
         .prefix(&tokenizer.encode_text(&shared.repeat(6)).unwrap())
         .unwrap();
-    let labels: Arc<[_]> = ["plant", "animal", "malicious"]
-        .map(|label| tokenizer.encode_text(label).unwrap())
-        .into();
+    let labels =
+        ["plant", "animal", "malicious"].map(|label| tokenizer.encode_text(label).unwrap());
+    let labels = model
+        .prepare_labels(&labels, Normalization::WholeVocabulary)
+        .unwrap();
     let things = ["an oak", "a sparrow", "granite, which is neither", "a fern"];
     let requests: Vec<_> = (0..N_CALLERS)
         .map(|caller| {
@@ -205,12 +224,13 @@ fn the_real_model_answers_concurrent_callers_as_it_answers_one() {
                 prefix: prefix.clone(),
                 suffix: tokenizer.encode_text(&format!("{text}Answer: ")).unwrap(),
                 labels: Arc::clone(&labels),
+                hidden: None,
             }
         })
         .collect();
     let expected: Vec<_> = requests
         .iter()
-        .map(|request| alone(&model, request))
+        .map(|request| alone(&model, request).unwrap())
         .collect();
     let scheduler = Scheduler::start(Arc::clone(&model), config()).unwrap();
     for (scores, expected) in together(&scheduler, &requests).iter().zip(&expected) {

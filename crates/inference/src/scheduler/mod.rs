@@ -27,21 +27,34 @@ use std::{
 use self::owner::{Backend, Core, Owner, Pending};
 use crate::{
     error::InferenceError,
-    qwen2::{LabelScores, Prefix, Qwen2},
+    qwen2::{HiddenRequest, LabelRequest, LabelScores, Prefix, PreparedLabels, Qwen2},
     tokenizer::TokenId,
 };
 
 pub use self::{config::SchedulerConfig, counters::SchedulerCounters, queue::CallerId};
 
-/// What [`Qwen2::score_labels`] is asked, owned: it outlives the asking.
+/// A [`LabelRequest`] that owns what it asks for: it outlives the asking.
 #[derive(Clone, Debug)]
 pub struct ScoreRequest {
-    /// What goes before the text; cheap to clone.
+    /// What stands before the text; cheap to clone.
     pub prefix: Prefix,
-    /// The text's tokens.
+    /// The text, and what follows it up to the label; at least one token.
     pub suffix: Vec<TokenId>,
-    /// The labels, as tokens; usually the same for all requests.
-    pub labels: Arc<[Vec<TokenId>]>,
+    /// What may come next. Requests that share them share work.
+    pub labels: Arc<PreparedLabels>,
+    /// Hidden states to return as well.
+    pub hidden: Option<Arc<HiddenRequest>>,
+}
+
+impl ScoreRequest {
+    fn borrowed(&self) -> LabelRequest<'_> {
+        LabelRequest {
+            prefix: &self.prefix,
+            suffix: &self.suffix,
+            labels: &self.labels,
+            hidden: self.hidden.as_deref(),
+        }
+    }
 }
 
 /// Computes label scores for many callers on one thread of its own.
@@ -52,17 +65,19 @@ pub struct ScoreRequest {
 /// ```no_run
 /// use std::{sync::Arc, time::{Duration, Instant}};
 /// use inwarden_inference::{
-///     CallerId, LoadOptions, Qwen2, Scheduler, SchedulerConfig, ScoreRequest,
+///     CallerId, LoadOptions, Normalization, Qwen2, Scheduler, SchedulerConfig, ScoreRequest,
 /// };
 ///
 /// # fn main() -> Result<(), inwarden_inference::InferenceError> {
 /// let model = Arc::new(Qwen2::load(&["model.gguf".into()], &LoadOptions::default())?);
 /// let scheduler = Scheduler::start(Arc::clone(&model), SchedulerConfig::default())?;
 /// let tokenizer = model.tokenizer();
+/// let labels = [tokenizer.encode_text("yes")?, tokenizer.encode_text("no")?];
 /// let request = ScoreRequest {
 ///     prefix: model.prefix(&tokenizer.encode_prompt("<|im_start|>user\n")?)?,
 ///     suffix: tokenizer.encode_text("Is ice cold? ")?,
-///     labels: [tokenizer.encode_text("yes")?, tokenizer.encode_text("no")?].into(),
+///     labels: model.prepare_labels(&labels, Normalization::WholeVocabulary)?,
+///     hidden: None,
 /// };
 /// let handle = scheduler.handle(CallerId::unique());
 /// let deadline = Instant::now() + Duration::from_secs(2);
@@ -189,7 +204,7 @@ impl PendingScores {
     /// [`InferenceError::DeadlinePassed`] if it was not begun in time,
     /// [`InferenceError::QueueFull`] if it had to give way to another caller,
     /// [`InferenceError::SchedulerStopped`], [`InferenceError::PassPanicked`],
-    /// [`InferenceError::ForkedProcess`], and as [`Qwen2::score_labels`].
+    /// [`InferenceError::ForkedProcess`], and as [`Qwen2::score_labels_batch`].
     pub fn wait(self) -> Result<LabelScores, InferenceError> {
         self.0.wait(None)
     }
@@ -213,21 +228,43 @@ impl Backend for Arc<Qwen2> {
     type Request = ScoreRequest;
     type Answer = LabelScores;
 
-    /// The text, and the labels' tokens before their last; those that labels
-    /// share are counted for each.
     fn rows(&self, request: &ScoreRequest) -> usize {
-        let inner = request
-            .labels
-            .iter()
-            .map(|label| label.len().saturating_sub(1));
-        request.suffix.len() + inner.sum::<usize>()
+        request.borrowed().n_rows()
     }
 
     fn run(&self, batch: &[ScoreRequest]) -> Vec<Result<LabelScores, InferenceError>> {
-        let score = |request: &ScoreRequest| {
-            self.score_labels(&request.prefix, &request.suffix, &request.labels)
+        let requests: Vec<_> = batch.iter().map(ScoreRequest::borrowed).collect();
+        let checks: Vec<_> = requests.iter().map(|one| self.check_request(one)).collect();
+        let legal = requests.iter().zip(&checks);
+        let legal: Vec<_> = legal
+            .filter(|(_, check)| check.is_ok())
+            .map(|(request, _)| *request)
+            .collect();
+        let mut scores = self.score_legal(&legal).into_iter();
+        // As many as there are requests that passed their check.
+        let mut next = || scores.next().unwrap_or(Err(InferenceError::PassPanicked));
+        checks
+            .into_iter()
+            .map(|check| check.and_then(|()| next()))
+            .collect()
+    }
+}
+
+impl Qwen2 {
+    /// Together, or where that fails each by itself, so that it fails alone.
+    fn score_legal(
+        &self,
+        requests: &[LabelRequest<'_>],
+    ) -> Vec<Result<LabelScores, InferenceError>> {
+        let alone = |request| {
+            let mut scores = self.score_labels_batch(std::slice::from_ref(request))?;
+            scores.pop().ok_or(InferenceError::PassPanicked)
         };
-        batch.iter().map(score).collect()
+        match self.score_labels_batch(requests) {
+            Ok(scores) => scores.into_iter().map(Ok).collect(),
+            Err(_) if requests.len() > 1 => requests.iter().map(alone).collect(),
+            Err(error) => vec![Err(error)],
+        }
     }
 }
 

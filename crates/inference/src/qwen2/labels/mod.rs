@@ -50,7 +50,7 @@ pub struct LabelRequest<'a> {
 
 impl LabelRequest<'_> {
     /// Rows that it adds to a pass.
-    fn n_rows(&self) -> usize {
+    pub(crate) fn n_rows(&self) -> usize {
         self.suffix.len() + self.labels.nodes.len()
     }
 }
