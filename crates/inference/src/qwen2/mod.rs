@@ -65,7 +65,8 @@ const MAX_PASS_ROWS: usize = 512;
 /// A loaded Qwen2 model; the weights are shared by all calls on it.
 ///
 /// Calls may come from many threads at once; they take turns on the model's own
-/// worker threads.
+/// worker threads. In a forked child, which has none of these, calls that compute
+/// give [`InferenceError::ForkedProcess`].
 pub struct Qwen2 {
     config: ModelConfig,
     tokenizer: Tokenizer,
@@ -76,6 +77,8 @@ pub struct Qwen2 {
     kv: BlockShape,
     identity: Identity,
     arena: Mutex<Arena>,
+    /// The process that has the workers.
+    process: u32,
 }
 
 impl Qwen2 {
@@ -120,6 +123,7 @@ impl Qwen2 {
         };
         Self {
             arena: Mutex::new(Arena::new(loaded.form, kv.clone())),
+            process: std::process::id(),
             identity: Arc::new(identity),
             form: loaded.form,
             max_context_tokens: loaded.max_context_tokens,
@@ -270,7 +274,18 @@ impl Qwen2 {
         self.check_positions(prefix.map_or(0, Prefix::len).saturating_add(n_tokens))
     }
 
+    /// That this process loaded the model: in a forked child another thread may
+    /// hold [`Self::arena`] for ever.
+    fn check_process(&self) -> Result<(), InferenceError> {
+        let (started, process) = (self.process, std::process::id());
+        if process == started {
+            return Ok(());
+        }
+        Err(InferenceError::ForkedProcess { started, process })
+    }
+
     fn check_positions(&self, positions: usize) -> Result<(), InferenceError> {
+        self.check_process()?;
         let limit = self.max_context_tokens;
         if positions > limit {
             return Err(InferenceError::ContextOverflow { positions, limit });

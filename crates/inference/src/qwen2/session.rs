@@ -126,7 +126,9 @@ impl Session<'_> {
 
 impl Drop for Session<'_> {
     fn drop(&mut self) {
-        self.chain.clear(&mut self.model.arena().spare);
+        if self.model.check_process().is_ok() {
+            self.chain.clear(&mut self.model.arena().spare);
+        }
     }
 }
 

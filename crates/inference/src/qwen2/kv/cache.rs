@@ -80,6 +80,7 @@ impl PrefixCache {
         if !std::sync::Arc::ptr_eq(&self.model, model.identity()) {
             return Err(InferenceError::ForeignPrefix);
         }
+        model.check_process()?;
         let found = {
             let mut state = self.lock();
             let (n_found, blocks) = state.tree.longest_match(tokens);
