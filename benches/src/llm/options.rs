@@ -63,6 +63,7 @@ pub(crate) struct EngineOptions {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Weights {
+    Compact,
     Int8,
     F32,
 }
@@ -75,6 +76,7 @@ impl EngineOptions {
         };
         if let Some(weights) = self.weights {
             options.weight_form = match weights {
+                Weights::Compact => WeightForm::Compact,
                 Weights::Int8 => WeightForm::Int8,
                 Weights::F32 => WeightForm::F32,
             };

@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::Context;
-use inwarden_inference::{GenerateOptions, Prefix, Qwen2, Sampling};
+use inwarden_inference::{
+    GenerateOptions, LabelRequest, LabelScores, Normalization, Prefix, PreparedLabels, Qwen2,
+    Sampling, TokenId,
+};
 
 use super::options::EngineOptions;
 use crate::{
@@ -24,6 +27,8 @@ pub(crate) const NAME: &str = "inwarden";
 pub(crate) struct Ours {
     model: Arc<Qwen2>,
     question: Question,
+    /// Those of the question, which compete with each other alone.
+    labels: Arc<PreparedLabels>,
     prefix: Option<Prefix>,
 }
 
@@ -35,9 +40,12 @@ impl Ours {
     ) -> anyhow::Result<Self> {
         let model = Qwen2::load(files, &options.load_options(threads))?;
         let question = Workload::new(model.tokenizer())?.question().clone();
+        let closed = Normalization::LegalTokens { terminator: None };
+        let labels = model.prepare_labels(&question.labels, closed)?;
         Ok(Self {
             model: Arc::new(model),
             question,
+            labels,
             prefix: None,
         })
     }
@@ -53,6 +61,26 @@ impl Ours {
 
     fn prefix(&self) -> anyhow::Result<&Prefix> {
         self.prefix.as_ref().context("no prefix was cached")
+    }
+
+    /// The verdicts of `events`, all of them handed over in one call.
+    fn judge(&self, events: &[Piece]) -> anyhow::Result<Vec<LabelScores>> {
+        let before_label = &self.question.before_label.tokens;
+        let suffixes: Vec<Vec<TokenId>> = events
+            .iter()
+            .map(|event| [&event.tokens[..], before_label].concat())
+            .collect();
+        let prefix = self.prefix()?;
+        let requests: Vec<LabelRequest<'_>> = suffixes
+            .iter()
+            .map(|suffix| LabelRequest {
+                prefix,
+                suffix,
+                labels: &self.labels,
+                hidden: None,
+            })
+            .collect();
+        Ok(self.model.score_labels_batch(&requests)?)
     }
 }
 
@@ -93,18 +121,12 @@ impl Subject for Ours {
         if way == Way::Constrained {
             return Ok(None);
         }
-        let started = Instant::now();
-        let event = event.followed_by(&self.question.before_label);
-        self.model
-            .score_labels(self.prefix()?, &event.tokens, &self.question.labels)?;
-        Ok(Some(started.elapsed()))
+        let (time, _) = time_of(|| self.judge(std::slice::from_ref(event)))?;
+        Ok(Some(time))
     }
 
     fn verdicts(&mut self, events: &[Piece]) -> anyhow::Result<Option<Duration>> {
-        let started = Instant::now();
-        for event in events {
-            self.verdict(Way::OneToken, event)?;
-        }
-        Ok(Some(started.elapsed()))
+        let (time, _) = time_of(|| self.judge(events))?;
+        Ok(Some(time))
     }
 }
