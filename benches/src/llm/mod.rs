@@ -41,7 +41,7 @@ pub(crate) fn run(options: &LlmOptions) -> anyhow::Result<()> {
         report.comparison = Some(compare(&files, options, &effort)?);
     }
     if options.has(Part::ColdStart) {
-        report.cold_start = Some(cold_start::measure(&files, options)?);
+        report.cold_start = Some(cold_start::measure(&files, options, &effort)?);
     }
     // The other parts end by themselves; this one grows with the machine's slowness.
     if options.has(Part::Grid) && !(options.quick && started.elapsed() > QUICK_WITHOUT_GRID) {

@@ -3,15 +3,15 @@
 use std::{
     num::NonZeroUsize,
     ops::ControlFlow,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use inwarden_inference::{
-    GenerateOptions, LabelRequest, LabelScores, Normalization, Prefix, PreparedLabels, Qwen2,
-    Sampling, TokenId,
+    GenerateOptions, LabelRequest, LabelScores, LoadOptions, Normalization, Prefix, PreparedLabels,
+    Qwen2, Sampling, TokenId,
 };
 
 use super::options::EngineOptions;
@@ -38,7 +38,11 @@ impl Ours {
         threads: NonZeroUsize,
         options: &EngineOptions,
     ) -> anyhow::Result<Self> {
-        let model = Qwen2::load(files, &options.load_options(threads))?;
+        Self::load_with(files, &options.load_options(threads))
+    }
+
+    pub(crate) fn load_with(files: &[PathBuf], options: &LoadOptions) -> anyhow::Result<Self> {
+        let model = Qwen2::load(files, options)?;
         let question = Workload::new(model.tokenizer())?.question().clone();
         let closed = Normalization::LegalTokens { terminator: None };
         let labels = model.prepare_labels(&question.labels, closed)?;
@@ -59,12 +63,28 @@ impl Ours {
         self.prefix.as_ref().map_or(0, Prefix::size_bytes)
     }
 
+    pub(super) fn save_prefix(&self, path: &Path) -> anyhow::Result<()> {
+        Ok(self.model.save_prefix(self.prefix()?, None, path)?)
+    }
+
+    /// In place of [`Subject::cache_prefix`]: what [`Self::save_prefix`] wrote.
+    pub(super) fn load_prefix(&mut self, path: &Path, expected: &Piece) -> anyhow::Result<()> {
+        let prefix = self.model.load_prefix(path)?.prefix;
+        ensure!(
+            prefix.tokens() == expected.tokens,
+            "{} holds another prefix",
+            path.display()
+        );
+        self.prefix = Some(prefix);
+        Ok(())
+    }
+
     fn prefix(&self) -> anyhow::Result<&Prefix> {
         self.prefix.as_ref().context("no prefix was cached")
     }
 
     /// The verdicts of `events`, all of them handed over in one call.
-    fn judge(&self, events: &[Piece]) -> anyhow::Result<Vec<LabelScores>> {
+    pub(super) fn judge(&self, events: &[Piece]) -> anyhow::Result<Vec<LabelScores>> {
         let before_label = &self.question.before_label.tokens;
         let suffixes: Vec<Vec<TokenId>> = events
             .iter()

@@ -27,7 +27,7 @@ impl Report {
             figures["grid"] = self.grid.iter().map(|cell| cell.json()).collect();
         }
         if let Some(cold_start) = &self.cold_start {
-            figures["cold_start_ms"] = json!(cold_start.fresh_ms);
+            figures["cold_start_ms"] = json!(cold_start.saved_prefix.median());
             figures["peak_rss_bytes"] = json!(cold_start.peak_rss_bytes);
             figures["cold_start"] = cold_start.json();
         }

@@ -27,7 +27,9 @@ impl Report {
         if let Some(start) = &self.cold_start {
             writeln!(
                 text,
-                "\nfirst verdict of a fresh process: {:.0} ms with the prefix run",
+                "\nfirst verdict of a fresh process: {} ms with a saved prefix, \
+                 {:.0} ms with the prefix run",
+                spread(&start.saved_prefix),
                 start.fresh_ms,
             )?;
             writeln!(
