@@ -30,6 +30,8 @@
 //! give bitwise the same numbers in every run, alone or in a batch, on any number
 //! of threads, and from any split of a sequence into prefix and suffix. No prompts, labels or security
 //! words live here, and nothing here logs the text it is given.
+//!
+//! The feature `testing` adds what the fuzz targets call, and nothing else.
 
 mod bytes;
 mod chat;
@@ -38,6 +40,9 @@ mod config;
 mod constrain;
 mod cuda;
 mod error;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod fuzz;
 mod gguf;
 mod huggingface;
 mod label_tree;

@@ -37,8 +37,9 @@ pub(crate) struct Safetensors {
     data_start: u64,
 }
 
+/// A tensor as the header describes it; its place is inside the data.
 #[derive(Debug, Deserialize)]
-struct Entry {
+pub(crate) struct Entry {
     dtype: String,
     shape: Shape,
     /// From the start of the data; ascending and inside of it.
@@ -73,21 +74,8 @@ impl Safetensors {
     }
 
     fn stored(&self, name: &str, entry: &Entry) -> Result<StoredTensor, Fault> {
-        let block_type = match entry.dtype.as_str() {
-            "F32" => BlockType::F32,
-            "F16" => BlockType::F16,
-            "BF16" => BlockType::Bf16,
-            other => return Err(Fault::unexpected(name, "F32, F16 or BF16", other)),
-        };
+        let (block_type, [start, _]) = check(name, entry)?;
         let Shape(shape) = &entry.shape;
-        let [start, end] = entry.data_offsets;
-        let n_bytes = shape
-            .iter()
-            .try_fold(block_type.block_bytes(), |n, &size| n.checked_mul(size));
-        if n_bytes.map(|n| n as u64) != Some(end - start) {
-            let expected = format!("the bytes of {shape:?} as {}", entry.dtype);
-            return Err(Fault::unexpected(name, expected, end - start));
-        }
         Ok(StoredTensor {
             name: name.to_owned(),
             shape: shape.clone(),
@@ -112,8 +100,28 @@ impl TensorSource for Safetensors {
     }
 }
 
+/// A tensor's type, if it is ours, and its place in the data, if it has that size.
+pub(crate) fn check(name: &str, entry: &Entry) -> Result<(BlockType, [u64; 2]), Fault> {
+    let block_type = match entry.dtype.as_str() {
+        "F32" => BlockType::F32,
+        "F16" => BlockType::F16,
+        "BF16" => BlockType::Bf16,
+        other => return Err(Fault::unexpected(name, "F32, F16 or BF16", other)),
+    };
+    let Shape(shape) = &entry.shape;
+    let [start, end] = entry.data_offsets;
+    let n_bytes = shape
+        .iter()
+        .try_fold(block_type.block_bytes(), |n, &size| n.checked_mul(size));
+    if n_bytes.map(|n| n as u64) != Some(end - start) {
+        let expected = format!("the bytes of {shape:?} as {}", entry.dtype);
+        return Err(Fault::unexpected(name, expected, end - start));
+    }
+    Ok((block_type, entry.data_offsets))
+}
+
 /// The byte behind a header of `n_bytes`, which is inside the file.
-fn header_end(n_bytes: u64, file_len: u64) -> Result<usize, Fault> {
+pub(crate) fn header_end(n_bytes: u64, file_len: u64) -> Result<usize, Fault> {
     limit(n_bytes, MAX_HEADER_BYTES, "header length", 0)?;
     let available = file_len.saturating_sub(8);
     if n_bytes > available {
@@ -128,7 +136,7 @@ fn header_end(n_bytes: u64, file_len: u64) -> Result<usize, Fault> {
 }
 
 /// The tensors that a header describes; `data_bytes` follow it.
-fn parse(header: &[u8], data_bytes: u64) -> Result<HashMap<String, Entry>, Fault> {
+pub(crate) fn parse(header: &[u8], data_bytes: u64) -> Result<HashMap<String, Entry>, Fault> {
     let Entries(entries) = serde_json::from_slice(header)
         .map_err(|error| Fault::unexpected("header", "tensor descriptions", error).at(8))?;
     check_places(&entries, header.len() + 8, data_bytes)?;

@@ -9,5 +9,7 @@
 mod header;
 mod weights;
 
+#[cfg(feature = "testing")]
+pub(crate) use header::Header;
 pub(crate) use header::Metadata;
 pub(crate) use weights::Weights;

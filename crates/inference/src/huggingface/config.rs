@@ -77,7 +77,7 @@ impl<'de> Deserialize<'de> for EndOfSequence {
 }
 
 /// The model's shape and the token that ends an answer.
-pub(super) fn parse(json: &[u8]) -> Result<(ModelConfig, Option<TokenId>), Fault> {
+pub(crate) fn parse(json: &[u8]) -> Result<(ModelConfig, Option<TokenId>), Fault> {
     let file: File = serde_json::from_slice(json)
         .map_err(|error| Fault::unexpected(FILE, "the configuration of a Qwen2 model", error))?;
     for (key, expected, found) in [

@@ -12,6 +12,8 @@ mod shards;
 use std::path::{Path, PathBuf};
 
 use self::shards::Shards;
+#[cfg(feature = "testing")]
+pub(crate) use self::{config::parse as parse_config, shards::parse_index};
 use crate::{
     config::ModelConfig,
     error::InferenceError,

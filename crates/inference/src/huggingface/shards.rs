@@ -30,7 +30,7 @@ pub(super) struct Shards {
 }
 
 #[derive(Deserialize)]
-struct Index {
+pub(crate) struct Index {
     /// Tensor name to file name. A name that occurs twice counts as the last;
     /// what a file really has is compared with it.
     weight_map: HashMap<String, String>,
@@ -40,9 +40,7 @@ impl Shards {
     pub(super) fn open(dir: &Path) -> Result<Self, InferenceError> {
         let path = dir.join(INDEX);
         let index = match read_whole(&path, MAX_INDEX_BYTES) {
-            Ok(json) => serde_json::from_slice::<Index>(&json).map_err(|error| {
-                Fault::unexpected("index", "a weight_map", error).in_file(&path)
-            })?,
+            Ok(json) => parse_index(&json).map_err(|fault| fault.in_file(&path))?,
             Err(InferenceError::Io { source, .. })
                 if source.kind() == std::io::ErrorKind::NotFound =>
             {
@@ -122,6 +120,10 @@ impl Shards {
         }
         Ok(())
     }
+}
+
+pub(crate) fn parse_index(json: &[u8]) -> Result<Index, Fault> {
+    serde_json::from_slice(json).map_err(|error| Fault::unexpected("index", "a weight_map", error))
 }
 
 impl TensorSource for Shards {

@@ -1,0 +1,5 @@
+//! The header of a GGUF file.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| inwarden_inference::fuzz::gguf(bytes));
