@@ -1,28 +1,37 @@
 //! What the resident form of the weights costs.
 //!
-//! Three comparisons: label scores of our default form and of candle's default
-//! path with candle's where everything is dequantized, on a few rows; our
-//! default form with our own f32 form on all rows; and the perplexity of a text
-//! in both of our forms.
+//! Label scores of the judged form with those of our own f32 form on all rows;
+//! the perplexity of a text in both; and label scores of both, and of candle's
+//! default path, with candle's where everything is dequantized, on a few rows.
+//! Each is printed as soon as it is known.
 
 mod perplexity;
 mod rows;
 mod scores;
 mod statistics;
 
-use std::{io::Write, num::NonZeroUsize, path::PathBuf};
+use std::{
+    io::Write,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 use clap::Args;
-use inwarden_inference::{LoadOptions, Qwen2, WeightForm};
-use serde_json::{Map, Value, json};
+use inwarden_inference::{LoadOptions, Qwen2, Tokenizer, WeightForm};
+use serde_json::{Value, json};
 
 use self::{
     rows::Row,
     scores::{Scored, by_candle, by_ours},
     statistics::{Differences, area_under_curve, flips},
 };
-use crate::{candle_qwen2::Products, machine, model_files::ModelChoice};
+use crate::{
+    candle_qwen2::Products,
+    llm::EngineOptions,
+    machine,
+    model_files::{ModelChoice, ModelFiles},
+};
 
 /// The share of benign rows above the threshold at which flips are counted.
 const FALSE_POSITIVES: f64 = 0.03;
@@ -31,6 +40,8 @@ const FALSE_POSITIVES: f64 = 0.03;
 pub(crate) struct AccuracyOptions {
     #[command(flatten)]
     model: ModelChoice,
+    #[command(flatten)]
+    engine: EngineOptions,
     /// Labelled processes, one JSON object a line: `argv`, `label` ("benign" or
     /// "malicious"), and `parent` where it is known.
     #[arg(long, value_name = "FILE")]
@@ -47,7 +58,7 @@ pub(crate) struct AccuracyOptions {
     /// Windows of 256 tokens whose perplexity is taken; default: the whole text.
     #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
     windows: usize,
-    /// Write the figures as JSON, too.
+    /// Write the figures as JSON, too, anew after each comparison.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -61,73 +72,79 @@ pub(crate) fn run(options: &AccuracyOptions) -> anyhow::Result<()> {
     })?;
     let rows = spread(&rows, options.limit.unwrap_or(rows.len()));
     let files = options.model.locate()?;
-    let mut load = LoadOptions::default();
-    if let Some(threads) = options.threads {
-        load.threads = threads;
-    }
-    let default_form = load.weight_form;
-    let judge = |load: &LoadOptions| judge(&files.files, load, &rows, options.windows);
-    let (ours, perplexity) = judge(&load)?;
-    load.weight_form = WeightForm::F32;
-    let (exact, exact_perplexity) = judge(&load)?;
+    let threads = options
+        .threads
+        .unwrap_or_else(|| LoadOptions::default().threads);
+    let mut load = options.engine.load_options(threads);
+    let (ours, perplexity, form) = judge(&files, &load, &rows, options.windows)?;
 
     let mut about = files.describe();
     about["machine"] = machine::describe();
-    about["weight_form"] = json!(format!("{default_form:?}"));
-    let mut figures = json!({
-        "schema": "inwarden.bench.accuracy/1",
-        "about": about,
-        "to_own_f32": to_own_f32(&rows, &ours, &exact),
-        "perplexity": {
-            "default": perplexity,
-            "f32": exact_perplexity,
-            "change": perplexity / exact_perplexity - 1.0,
-        },
-    });
+    about["weight_form"] = json!(format!("{form:?}"));
+    let mut figures = Figures {
+        all: json!({ "schema": "inwarden.bench.accuracy/1", "about": about }),
+        file: options.json.as_deref(),
+    };
+    figures.print("about")?;
+    figures.add("perplexity", "default", json!(perplexity))?;
+
+    load.weight_form = WeightForm::F32;
+    let (exact, exact_perplexity, _) = judge(&files, &load, &rows, options.windows)?;
+    figures.add("perplexity", "f32", json!(exact_perplexity))?;
+    let change = perplexity / exact_perplexity - 1.0;
+    figures.add("perplexity", "change", json!(change))?;
+    figures.all["to_own_f32"] = to_own_f32(&rows, &ours, &exact);
+    figures.print("to_own_f32")?;
     if options.candle_rows > 0 {
         let few = spread(&(0..rows.len()).collect::<Vec<_>>(), options.candle_rows);
-        let few_rows: Vec<Row> = few.iter().map(|&idx| rows[idx].clone()).collect();
-        let [file] = &files.files[..] else {
-            anyhow::bail!("candle loads models of one file only: --candle-rows 0");
-        };
-        let tokenizer = Qwen2::load(&files.files, &LoadOptions::default())?;
-        let tokenizer = tokenizer.tokenizer();
-        progress("candle, everything dequantized");
-        let reference = by_candle(file, Products::Exact, tokenizer, &few_rows)?;
-        progress("candle, its default path");
-        let theirs = by_candle(file, Products::AsInFile, tokenizer, &few_rows)?;
-        let some = |all: &[Scored]| few.iter().map(|&idx| all[idx].clone()).collect::<Vec<_>>();
-        figures["to_candle_dequantized"] = json!({
-            "rows": few.len(),
-            "default": Differences::of(&reference, &some(&ours)).json(),
-            "f32": Differences::of(&reference, &some(&exact)).json(),
-            "candle_default": Differences::of(&reference, &theirs).json(),
-        });
-    }
-    print(&figures)?;
-    if let Some(path) = &options.json {
-        std::fs::write(path, format!("{figures:#}\n"))
-            .with_context(|| format!("{} cannot be written", path.display()))?;
+        compare_with_candle(&files, &rows, &few, &[&ours, &exact], &mut figures)?;
     }
     Ok(())
 }
 
-/// Scores of `rows` and the perplexity of our text.
+/// The rows with the indices `few`; `scored`: in our judged form and in f32.
+fn compare_with_candle(
+    files: &ModelFiles,
+    rows: &[Row],
+    few: &[usize],
+    scored: &[&[Scored]; 2],
+    figures: &mut Figures<'_>,
+) -> anyhow::Result<()> {
+    const SECTION: &str = "to_candle_dequantized";
+    let [file] = &files.files[..] else {
+        anyhow::bail!("candle loads models of one file only: --candle-rows 0");
+    };
+    let rows: Vec<Row> = few.iter().map(|&idx| rows[idx].clone()).collect();
+    let tokenizer = Tokenizer::from_gguf(&files.files)?;
+    progress(&format!(
+        "candle, everything dequantized, {} rows",
+        rows.len()
+    ));
+    let reference = by_candle(file, Products::Exact, &tokenizer, &rows)?;
+    figures.add(SECTION, "rows", json!(rows.len()))?;
+    for (name, scored) in ["default", "f32"].into_iter().zip(scored) {
+        let scored: Vec<Scored> = few.iter().map(|&idx| scored[idx].clone()).collect();
+        figures.add(SECTION, name, Differences::of(&reference, &scored).json())?;
+    }
+    progress(&format!("candle, its default path, {} rows", rows.len()));
+    let theirs = by_candle(file, Products::AsInFile, &tokenizer, &rows)?;
+    let theirs = Differences::of(&reference, &theirs).json();
+    figures.add(SECTION, "candle_default", theirs)
+}
+
+/// Scores of `rows`, the perplexity of our text, and the form of the weights.
 fn judge(
-    files: &[PathBuf],
+    files: &ModelFiles,
     load: &LoadOptions,
     rows: &[Row],
     windows: usize,
-) -> anyhow::Result<(Vec<Scored>, f64)> {
-    progress(&format!(
-        "ours, {:?}, {} rows",
-        load.weight_form,
-        rows.len()
-    ));
-    let model = Qwen2::load(files, load)?;
+) -> anyhow::Result<(Vec<Scored>, f64, WeightForm)> {
+    let model = Qwen2::load(&files.files, load)?;
+    let form = model.weight_form();
+    progress(&format!("ours, {form:?}, {} rows", rows.len()));
     let scored = by_ours(&model, rows)?;
-    progress(&format!("ours, {:?}, perplexity", load.weight_form));
-    Ok((scored, perplexity::of(&model, windows)?))
+    progress(&format!("ours, {form:?}, perplexity"));
+    Ok((scored, perplexity::of(&model, windows)?, form))
 }
 
 fn to_own_f32(rows: &[Row], ours: &[Scored], exact: &[Scored]) -> Value {
@@ -158,16 +175,33 @@ fn progress(what: &str) {
     let _closed = writeln!(std::io::stderr(), "{what}");
 }
 
-fn print(figures: &Value) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{:#}", figures["about"])?;
-    let empty = Map::new();
-    let section = |name: &str| figures[name].as_object().unwrap_or(&empty).clone();
-    for name in ["to_own_f32", "to_candle_dequantized", "perplexity"] {
-        writeln!(out, "{name}")?;
-        for (key, value) in section(name) {
-            writeln!(out, "  {key:<16} {value}")?;
-        }
+/// What is known so far: whoever ends a long run keeps what it has found.
+struct Figures<'a> {
+    all: Value,
+    file: Option<&'a Path>,
+}
+
+impl Figures<'_> {
+    fn add(&mut self, section: &str, key: &str, value: Value) -> anyhow::Result<()> {
+        writeln!(std::io::stdout().lock(), "{section}.{key} {value}")?;
+        self.all[section][key] = value;
+        self.save()
     }
-    Ok(())
+
+    /// A section that was set as a whole.
+    fn print(&self, section: &str) -> anyhow::Result<()> {
+        let mut out = std::io::stdout().lock();
+        for (key, value) in self.all[section].as_object().into_iter().flatten() {
+            writeln!(out, "{section}.{key} {value}")?;
+        }
+        self.save()
+    }
+
+    fn save(&self) -> anyhow::Result<()> {
+        let Some(file) = self.file else {
+            return Ok(());
+        };
+        std::fs::write(file, format!("{:#}\n", self.all))
+            .with_context(|| format!("{} cannot be written", file.display()))
+    }
 }

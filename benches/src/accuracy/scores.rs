@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use inwarden_inference::{Qwen2, TokenId, Tokenizer};
+use inwarden_inference::{LabelRequest, Normalization, Qwen2, TokenId, Tokenizer};
 
 use super::rows::Row;
 use crate::{
@@ -12,6 +12,9 @@ use crate::{
 
 /// The longest event, in tokens; what is beyond is left out for every engine.
 const MAX_EVENT_TOKENS: usize = 256;
+
+/// Rows that our engine is handed together.
+const ROWS_AT_ONCE: usize = 16;
 
 /// One row's scores.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,15 +55,28 @@ pub(crate) fn by_ours(model: &Qwen2, rows: &[Row]) -> anyhow::Result<Vec<Scored>
     let workload = Workload::new(tokenizer)?;
     let question = workload.question();
     let prefix = model.prefix(&tokenizer.encode_prompt(PREFIX)?)?;
-    rows.iter()
-        .map(|row| {
-            let event = event(tokenizer, row, question)?;
-            let scores = model.score_labels(&prefix, &event, &question.labels)?;
-            Ok(Scored {
-                log_probabilities: scores.log_probabilities,
+    let labels = model.prepare_labels(&question.labels, Normalization::WholeVocabulary)?;
+    let mut scored = Vec::with_capacity(rows.len());
+    for rows in rows.chunks(ROWS_AT_ONCE) {
+        let events: Vec<Vec<TokenId>> = rows
+            .iter()
+            .map(|row| event(tokenizer, row, question))
+            .collect::<anyhow::Result<_>>()?;
+        let requests: Vec<LabelRequest<'_>> = events
+            .iter()
+            .map(|event| LabelRequest {
+                prefix: &prefix,
+                suffix: event,
+                labels: &labels,
+                hidden: None,
             })
-        })
-        .collect()
+            .collect();
+        let scores = model.score_labels_batch(&requests)?;
+        scored.extend(scores.into_iter().map(|scores| Scored {
+            log_probabilities: scores.log_probabilities,
+        }));
+    }
+    Ok(scored)
 }
 
 pub(crate) fn by_candle(

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 pub(crate) use self::{
     cold_start::{ColdStartOptions, start_cold},
-    options::LlmOptions,
+    options::{EngineOptions, LlmOptions},
     ours::Ours,
 };
 use self::{compare::Comparison, options::Part, report::Report};
