@@ -58,6 +58,7 @@ fn main() {
     let threads = args.next().map_or(1, |n| n.parse().expect("a number"));
     let threads = NonZeroUsize::new(threads).expect("at least one thread");
     let pool = Pool::new(threads, "attention").expect("threads start");
+    println!("{} threads", pool.threads());
     println!("variant           model  kv    rows  GMAC/s  us a call");
     for variant in variants {
         for model in &MODELS {

@@ -48,9 +48,11 @@ impl Words for Pairs {
         row: usize,
         words: &Line,
     ) {
-        let low: [f32; LINE_WORDS] = std::array::from_fn(|i| f32::from_bits(words.0[i] << 16));
-        let high: [f32; LINE_WORDS] =
-            std::array::from_fn(|i| f32::from_bits(words.0[i] & 0xffff_0000));
+        let (mut low, mut high) = ([0.0; LINE_WORDS], [0.0; LINE_WORDS]);
+        for (i, word) in words.0.iter().enumerate() {
+            low[i] = f32::from_bits(word << 16);
+            high[i] = f32::from_bits(word & 0xffff_0000);
+        }
         for (sums, a) in sums.iter_mut().zip(a) {
             let (first, second) = (a[2 * row], a[2 * row + 1]);
             for ((sum, low), high) in sums.iter_mut().zip(low).zip(high) {
@@ -73,11 +75,10 @@ impl Words for Numbers {
         row: usize,
         words: &Line,
     ) {
-        let words = words.0.map(f32::from_bits);
         for (sums, a) in sums.iter_mut().zip(a) {
             let a = a[row];
-            for (sum, word) in sums.iter_mut().zip(words) {
-                *sum = a.mul_add(word, *sum);
+            for (sum, word) in sums.iter_mut().zip(words.0) {
+                *sum = a.mul_add(f32::from_bits(word), *sum);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 use super::portable::{multiply_numbers, multiply_pairs};
-use super::softmax::{State, take_scores};
+use super::softmax::{State, limits, take_scores};
 use super::{Visible, bf16};
 use crate::Variant;
 use crate::kv::{KV_BLOCK, KvBlock, KvShape, KvType, LINE_WORDS, Line};
@@ -176,23 +176,54 @@ impl Group<'_> {
             self.multiply_keys(block, slots, heads.clone(), scratch, scores);
 
             let mut factors = [0.0; TILE_HEADS];
+            let mut pairs = [[0; CHUNK / 2]; TILE_HEADS];
             let factors = &mut factors[..heads.len()];
+            let pairs = &mut pairs[..heads.len()];
             let states = &mut scratch.states[heads.clone()];
-            compiled_for!(
-                self.variant,
-                take_scores(
-                    slots: u64,
-                    scores: &mut [Scores],
-                    states: &mut [State],
-                    factors: &mut [f32],
-                )
-            );
+            if self.multiplies_bf16() {
+                bf16::take_scores(slots, scores, states, factors, pairs);
+            } else {
+                self.take_scores(slots, scores, states, factors);
+            }
             if is_spoilt {
                 states.iter_mut().for_each(State::spoil);
             }
+
             let lines = self.shape.value_row_lines();
             let sums = &mut scratch.sums[heads.start * lines..heads.end * lines];
-            self.multiply_values(block, slots, scores, factors, sums);
+            let slots_a_row = KV_BLOCK / self.shape.value_rows();
+            let product = Product {
+                a: scores,
+                n_chunks: 1,
+                b: block.values(self.kv_head),
+                row_lines: lines,
+                n_rows: end(slots).div_ceil(slots_a_row),
+                n_lines: lines,
+                c: sums,
+                c_lines: lines,
+                factors: Some(factors),
+            };
+            self.multiply(product, pairs);
+        }
+    }
+
+    /// Makes the heads' scores weights.
+    fn take_scores(
+        &self,
+        slots: u64,
+        scores: &mut [Scores],
+        states: &mut [State],
+        factors: &mut [f32],
+    ) {
+        let limits = (slots != u64::MAX).then(|| limits(slots));
+        let limits = limits.as_ref();
+        // One call a head: with the loop inside, the compiler would make vectors of
+        // heads instead of slots.
+        for ((scores, state), factor) in scores.iter_mut().zip(states).zip(factors) {
+            *factor = compiled_for!(
+                self.variant,
+                take_scores(limits: Option<&Scores>, scores: &mut Scores, state: &mut State) -> f32
+            );
         }
     }
 
@@ -219,50 +250,20 @@ impl Group<'_> {
             c_lines: KV_BLOCK / LINE_WORDS,
             factors: None,
         };
-        let pairs = self.multiplies_bf16().then_some(&scratch.query_pairs);
-        self.multiply(product, pairs.map(|pairs| &pairs[chunks]));
+        // Empty where they are not multiplied.
+        let pairs = scratch.query_pairs.get(chunks).unwrap_or_default();
+        self.multiply(product, pairs);
     }
 
-    /// Adds the values of a block's slots to the sums, by their weights.
-    fn multiply_values(
-        &self,
-        block: &KvBlock,
-        slots: u64,
-        weights: &[Scores],
-        factors: &[f32],
-        sums: &mut [[f32; LINE_WORDS]],
-    ) {
-        let slots_a_row = KV_BLOCK / self.shape.value_rows();
-        let product = Product {
-            a: weights,
-            n_chunks: 1,
-            b: block.values(self.kv_head),
-            row_lines: self.shape.value_row_lines(),
-            n_rows: end(slots).div_ceil(slots_a_row),
-            n_lines: self.shape.value_row_lines(),
-            c: sums,
-            c_lines: self.shape.value_row_lines(),
-            factors: Some(factors),
-        };
-        if self.multiplies_bf16() {
-            let mut pairs = [[0; CHUNK / 2]; TILE_HEADS];
-            let pairs = &mut pairs[..weights.len()];
-            bf16::round_to_pairs(weights, pairs);
-            self.multiply(product, Some(pairs));
-        } else {
-            self.multiply(product, None);
-        }
-    }
-
-    /// `pairs`: the left side as pairs of bf16, where these are multiplied.
-    fn multiply(&self, product: Product<'_, f32, CHUNK>, pairs: Option<&[[u32; CHUNK / 2]]>) {
-        match (pairs, self.shape.kv_type) {
-            (Some(pairs), _) => bf16::multiply(product.with(pairs)),
-            (None, KvType::Bf16) => compiled_for!(
+    /// `pairs`: the left side as pairs of bf16, for where these are multiplied.
+    fn multiply(&self, product: Product<'_, f32, CHUNK>, pairs: &[[u32; CHUNK / 2]]) {
+        match self.shape.kv_type {
+            KvType::Bf16 if self.multiplies_bf16() => bf16::multiply(product.with(pairs)),
+            KvType::Bf16 => compiled_for!(
                 self.variant,
                 multiply_pairs(product: Product<'_, f32, CHUNK>)
             ),
-            (None, KvType::F32) => compiled_for!(
+            KvType::F32 => compiled_for!(
                 self.variant,
                 multiply_numbers(product: Product<'_, f32, CHUNK>)
             ),

@@ -1,15 +1,29 @@
 //! The running softmax of one row and head.
 
 use super::rows::Scores;
-use crate::kv::LINE_WORDS;
+use crate::kv::{KV_BLOCK, LINE_WORDS};
+
+/// Adding 1.5 * 2^23 rounds to the nearest integer.
+pub(super) const ROUND: f32 = 12_582_912.0;
+
+/// From here down, powers of two are 0.
+pub(super) const LEAST: f32 = -127.0;
+
+/// `2^x` on -0.5..=0.5 from the fourth power up to the first; the fifth's is
+/// [`FIFTH`], and the constant is 1. The relative error's minimax polynomial.
+#[expect(clippy::approx_constant, reason = "a fitted number close to ln 2")]
+pub(super) const COEFFICIENTS: [f32; 4] = [0.009_671_514, 0.055_507_336, 0.240_222_42, 0.693_147];
+
+/// See [`COEFFICIENTS`].
+pub(super) const FIFTH: f32 = 0.001_326_472_8;
 
 /// What is known of a row's scores so far.
 #[derive(Clone, Copy)]
 pub(super) struct State {
     /// The largest, as a power of two.
-    max: f32,
+    pub(super) max: f32,
     /// The sum of the weights, relative to the largest, in lanes.
-    sums: [f32; LINE_WORDS],
+    pub(super) sums: [f32; LINE_WORDS],
 }
 
 impl State {
@@ -26,7 +40,7 @@ impl State {
 
     /// One over the sum of the weights; 0 if there are no scores.
     pub(super) fn inverse_sum(&self) -> f32 {
-        let sum = fold(self.sums, |a, b| a + b);
+        let sum = fold_lanes(&self.sums, |a, b| a + b);
         // Not a test for zero: where all scores are -inf the sum is NaN.
         if self.max == f32::NEG_INFINITY && sum == 0.0 {
             0.0
@@ -36,56 +50,42 @@ impl State {
     }
 }
 
-/// Takes up a block's scores of some heads, powers of two, and makes them weights.
-///
-/// A head's `factor` is what its sums so far are to be multiplied with. Scores of
-/// which `slots` has no bit may be anything; their weights are 0.
-#[inline(always)]
-pub(super) fn take_scores(
-    slots: u64,
-    scores: &mut [Scores],
-    states: &mut [State],
-    factors: &mut [f32],
-) {
-    for ((scores, state), factor) in scores.iter_mut().zip(states).zip(factors) {
-        if slots != u64::MAX {
-            hide(slots, scores);
+/// Limits for [`take_scores`]: minus infinity for what `slots` has no bit of.
+pub(super) fn limits(slots: u64) -> Scores {
+    let mut limits = [f32::INFINITY; KV_BLOCK];
+    for (slot, limit) in limits.iter_mut().enumerate() {
+        if slots >> slot & 1 == 0 {
+            *limit = f32::NEG_INFINITY;
         }
-        let (lines, _) = scores.as_chunks_mut::<LINE_WORDS>();
-        let mut largest = lines[0];
-        for line in &lines[1..] {
-            for (largest, score) in largest.iter_mut().zip(line) {
-                *largest = larger(*largest, *score);
-            }
-        }
-        let max = larger(fold(largest, larger), state.max);
-        *factor = exp2(state.max - max);
-        for sum in &mut state.sums {
-            *sum *= *factor;
-        }
-        for line in lines {
-            for (score, sum) in line.iter_mut().zip(&mut state.sums) {
-                *score = exp2(*score - max);
-                *sum += *score;
-            }
-        }
-        state.max = max;
     }
+    limits
 }
 
-/// Makes the scores of which `slots` has no bit minus infinity.
+/// Takes up a block's scores of a head, powers of two, and makes them weights; gives
+/// the factor that the sums of the blocks before are to be multiplied with.
+///
+/// Where `limits` is minus infinity the weight is 0, whatever the score.
 #[inline(always)]
-fn hide(slots: u64, scores: &mut Scores) {
-    let (lines, _) = scores.as_chunks_mut::<LINE_WORDS>();
-    for (line_idx, line) in lines.iter_mut().enumerate() {
-        #[expect(clippy::cast_possible_truncation, reason = "the bits of this line")]
-        let slots = (slots >> (line_idx * LINE_WORDS)) as u32;
-        for (i, score) in line.iter_mut().enumerate() {
-            // A choice of two numbers, so that it vectorises.
-            let is_hidden = slots >> i & 1 == 0;
-            *score = if is_hidden { f32::NEG_INFINITY } else { *score };
+pub(super) fn take_scores(limits: Option<&Scores>, scores: &mut Scores, state: &mut State) -> f32 {
+    // Local, so that the compiler sees that nothing else is written.
+    let mut weights = *scores;
+    if let Some(limits) = limits {
+        for (weight, limit) in weights.iter_mut().zip(limits) {
+            *weight = if *limit < 0.0 { *limit } else { *weight };
         }
     }
+    let max = larger(fold(&weights, larger), state.max);
+    let factor = exp2(state.max - max);
+    for weight in &mut weights {
+        *weight = exp2(*weight - max);
+    }
+    *scores = weights;
+    let sums = fold_lines(&weights, |a, b| a + b);
+    for (sum, new) in state.sums.iter_mut().zip(sums) {
+        *sum = sum.mul_add(factor, new);
+    }
+    state.max = max;
+    factor
 }
 
 /// The larger of two; the second if either is NaN, like the processor's maximum.
@@ -94,30 +94,43 @@ fn larger(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
 
+/// Folds the lines of a block into one.
+#[inline(always)]
+fn fold_lines(numbers: &Scores, f: impl Fn(f32, f32) -> f32) -> [f32; LINE_WORDS] {
+    let (lines, _) = numbers.as_chunks::<LINE_WORDS>();
+    let mut folded = [0.0; LINE_WORDS];
+    for (i, folded) in folded.iter_mut().enumerate() {
+        *folded = f(f(lines[0][i], lines[1][i]), f(lines[2][i], lines[3][i]));
+    }
+    folded
+}
+
+/// Folds a block's numbers into one.
+#[inline(always)]
+fn fold(numbers: &Scores, f: impl Fn(f32, f32) -> f32) -> f32 {
+    fold_lanes(&fold_lines(numbers, &f), f)
+}
+
 /// Folds the lanes by halves.
 #[inline(always)]
-fn fold(lanes: [f32; LINE_WORDS], f: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = lanes;
-    for half in [8, 4, 2, 1] {
-        for i in 0..half {
-            lanes[i] = f(lanes[i], lanes[i + half]);
-        }
+fn fold_lanes(lanes: &[f32; LINE_WORDS], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let (mut eight, mut four) = ([0.0; 8], [0.0; 4]);
+    for (i, folded) in eight.iter_mut().enumerate() {
+        *folded = f(lanes[i], lanes[i + 8]);
     }
-    lanes[0]
+    for (i, folded) in four.iter_mut().enumerate() {
+        *folded = f(eight[i], eight[i + 4]);
+    }
+    f(f(four[0], four[2]), f(four[1], four[3]))
 }
 
 /// `2^x` for `x` of at most 0, to about 1.1e-7; exactly 1 for 0, 0 below -126.5.
 #[inline(always)]
 fn exp2(x: f32) -> f32 {
-    // Adding 1.5 * 2^23 rounds to the nearest integer.
-    const ROUND: f32 = 12_582_912.0;
-    // The relative error's minimax polynomial on -0.5..=0.5 with 1 at 0.
-    #[expect(clippy::approx_constant, reason = "a fitted number close to ln 2")]
-    const COEFFICIENTS: [f32; 4] = [0.009_671_514, 0.055_507_336, 0.240_222_42, 0.693_147];
-    let x = larger(-127.0, x);
+    let x = larger(LEAST, x);
     let shifted = x + ROUND;
     let fraction = x - (shifted - ROUND);
-    let mut polynomial = 0.001_326_472_8_f32;
+    let mut polynomial = FIFTH;
     for coefficient in COEFFICIENTS {
         polynomial = polynomial.mul_add(fraction, coefficient);
     }

@@ -9,13 +9,16 @@
 )]
 
 use std::arch::x86_64::{
-    __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_load_si512, _mm512_loadu_ps,
-    _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
-    _mm512_storeu_si512,
+    __m512, __m512bh, __m512i, _mm512_add_epi32, _mm512_add_ps, _mm512_castps_si512,
+    _mm512_castsi512_ps, _mm512_cvtne2ps_pbh, _mm512_cvtss_f32, _mm512_dpbf16_ps, _mm512_fmadd_ps,
+    _mm512_load_si512, _mm512_loadu_ps, _mm512_mask_mov_ps, _mm512_max_ps, _mm512_mul_ps,
+    _mm512_reduce_max_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
+    _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
 };
 use std::ops::Range;
 
-use super::super::rows::{CHUNK, Product, parts};
+use super::super::rows::{CHUNK, Product, Scores, parts};
+use super::super::softmax::{self, State};
 use crate::kv::{LINE_WORDS, Line};
 
 /// Lines whose sums are kept in registers together.
@@ -37,6 +40,24 @@ pub(crate) fn round_to_pairs(numbers: &[[f32; CHUNK]], pairs: &mut [[u32; PAIRS]
     unsafe { round(numbers, pairs) }
 }
 
+/// Takes up a block's scores of some heads, powers of two, and gives their weights
+/// as pairs of bf16.
+///
+/// A head's factor is what its sums of the blocks before are to be multiplied with.
+/// Weights of which `slots` has no bit are 0, whatever the score. Called only for
+/// `Kind::Avx512VnniBf16`.
+pub(crate) fn take_scores(
+    slots: u64,
+    scores: &[Scores],
+    states: &mut [State],
+    factors: &mut [f32],
+    pairs: &mut [[u32; PAIRS]],
+) {
+    // SAFETY: `Variant::available` makes this kind only after it has found avx512f
+    // and avx512bf16 on this processor.
+    unsafe { weigh(slots, scores, states, factors, pairs) }
+}
+
 /// Multiplies pairs of bf16 with pairs of bf16.
 ///
 /// Called only for `Kind::Avx512VnniBf16`.
@@ -49,21 +70,63 @@ pub(crate) fn multiply(product: Product<'_, u32, PAIRS>) {
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn round(numbers: &[[f32; CHUNK]], pairs: &mut [[u32; PAIRS]]) {
     for (numbers, pairs) in numbers.iter().zip(pairs) {
-        let (halves, _) = numbers.as_chunks::<{ 2 * LINE_WORDS }>();
-        let (pairs, _) = pairs.as_chunks_mut::<LINE_WORDS>();
-        for (numbers, pairs) in halves.iter().zip(pairs) {
-            let (low, high) = numbers.split_at(LINE_WORDS);
-            // SAFETY: half of 32 numbers of 4 bytes.
-            let low = unsafe { _mm512_loadu_ps(low.as_ptr()) };
-            // SAFETY: half of 32 numbers of 4 bytes.
-            let high = unsafe { _mm512_loadu_ps(high.as_ptr()) };
-            let rounded = _mm512_cvtne2ps_pbh(high, low);
-            // SAFETY: both are 64 bytes of plain numbers.
-            let rounded = unsafe { std::mem::transmute::<__m512bh, __m512i>(rounded) };
-            // SAFETY: 16 words of 4 bytes, borrowed mutably.
-            unsafe { _mm512_storeu_si512(pairs.as_mut_ptr().cast(), rounded) };
-        }
+        store_pairs(load_block(numbers), pairs);
     }
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn weigh(
+    slots: u64,
+    scores: &[Scores],
+    states: &mut [State],
+    factors: &mut [f32],
+    pairs: &mut [[u32; PAIRS]],
+) {
+    let hidden = _mm512_set1_ps(f32::NEG_INFINITY);
+    let heads = scores.iter().zip(states).zip(factors).zip(pairs);
+    for (((scores, state), factor), pairs) in heads {
+        let mut weights = load_block(scores);
+        for (line, weights) in weights.iter_mut().enumerate() {
+            #[expect(clippy::cast_possible_truncation, reason = "the bits of this line")]
+            let slots = (slots >> (line * LINE_WORDS)) as u16;
+            *weights = _mm512_mask_mov_ps(hidden, slots, *weights);
+        }
+        let [a, b, c, d] = weights;
+        let max = _mm512_max_ps(_mm512_max_ps(a, b), _mm512_max_ps(c, d));
+        let max = _mm512_reduce_max_ps(max).max(state.max);
+        let maxima = _mm512_set1_ps(max);
+        let factors = exp2(_mm512_sub_ps(_mm512_set1_ps(state.max), maxima));
+        for weights in &mut weights {
+            *weights = exp2(_mm512_sub_ps(*weights, maxima));
+        }
+        let [a, b, c, d] = weights;
+        let sum = _mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d));
+        let sums = _mm512_fmadd_ps(load_numbers(&state.sums), factors, sum);
+        store_numbers(sums, &mut state.sums);
+        state.max = max;
+        *factor = _mm512_cvtss_f32(factors);
+        store_pairs(weights, pairs);
+    }
+}
+
+/// `2^x` for `x` of at most 0, as in `softmax.rs`.
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[inline]
+fn exp2(x: __m512) -> __m512 {
+    let round = _mm512_set1_ps(softmax::ROUND);
+    // The second if it is NaN.
+    let x = _mm512_max_ps(_mm512_set1_ps(softmax::LEAST), x);
+    let shifted = _mm512_add_ps(x, round);
+    let fraction = _mm512_sub_ps(x, _mm512_sub_ps(shifted, round));
+    let mut polynomial = _mm512_set1_ps(softmax::FIFTH);
+    for coefficient in softmax::COEFFICIENTS {
+        polynomial = _mm512_fmadd_ps(polynomial, fraction, _mm512_set1_ps(coefficient));
+    }
+    let mantissa = _mm512_fmadd_ps(polynomial, fraction, _mm512_set1_ps(1.0));
+    let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
+    let one = _mm512_castps_si512(_mm512_set1_ps(1.0));
+    let power = _mm512_castsi512_ps(_mm512_add_epi32(exponent, one));
+    _mm512_mul_ps(mantissa, power)
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]
@@ -112,8 +175,7 @@ fn tile<const HEADS: usize, const LINES: usize>(
             let factor = _mm512_set1_ps(factors[head + i]);
             for (line, sum) in sums.iter_mut().enumerate() {
                 let c = product.c_line(head + i, first_line + line);
-                // SAFETY: `c` is 16 numbers of 4 bytes.
-                *sum = _mm512_mul_ps(unsafe { _mm512_loadu_ps(c.as_ptr()) }, factor);
+                *sum = _mm512_mul_ps(load_numbers(c), factor);
             }
         }
     }
@@ -123,7 +185,7 @@ fn tile<const HEADS: usize, const LINES: usize>(
             std::array::from_fn(|i| &product.a[(head + i) * product.n_chunks + chunk]);
         for (pair, row) in (0..PAIRS).zip(rows.chunks_exact(product.row_lines)) {
             let row: &[Line] = &row[first_line..][..LINES];
-            let b: [__m512bh; LINES] = std::array::from_fn(|line| load(&row[line]));
+            let b: [__m512bh; LINES] = std::array::from_fn(|line| load_line(&row[line]));
             for (sums, a) in sums.iter_mut().zip(a) {
                 let a = bf16(_mm512_set1_epi32(a[pair].cast_signed()));
                 for (sum, b) in sums.iter_mut().zip(b) {
@@ -134,18 +196,59 @@ fn tile<const HEADS: usize, const LINES: usize>(
     }
     for (i, sums) in sums.iter().enumerate() {
         for (line, sum) in sums.iter().enumerate() {
-            let c = product.c_line(head + i, first_line + line);
-            // SAFETY: `c` is 16 numbers of 4 bytes, borrowed mutably.
-            unsafe { _mm512_storeu_ps(c.as_mut_ptr(), *sum) };
+            store_numbers(*sum, product.c_line(head + i, first_line + line));
         }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]
 #[inline]
-fn load(line: &Line) -> __m512bh {
+fn load_line(line: &Line) -> __m512bh {
     // SAFETY: a line is 64 bytes at an address that is a multiple of 64.
     bf16(unsafe { _mm512_load_si512(line.0.as_ptr().cast()) })
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[inline]
+fn load_numbers(numbers: &[f32; LINE_WORDS]) -> __m512 {
+    // SAFETY: 16 numbers of 4 bytes.
+    unsafe { _mm512_loadu_ps(numbers.as_ptr()) }
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[inline]
+fn load_block(numbers: &[f32; CHUNK]) -> [__m512; TILE_LINES] {
+    let (lines, _) = numbers.as_chunks();
+    [
+        load_numbers(&lines[0]),
+        load_numbers(&lines[1]),
+        load_numbers(&lines[2]),
+        load_numbers(&lines[3]),
+    ]
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[inline]
+fn store_numbers(vector: __m512, numbers: &mut [f32; LINE_WORDS]) {
+    // SAFETY: 16 numbers of 4 bytes, borrowed mutably.
+    unsafe { _mm512_storeu_ps(numbers.as_mut_ptr(), vector) };
+}
+
+/// Rounds 64 numbers to bf16, to nearest even.
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[inline]
+fn store_pairs(numbers: [__m512; TILE_LINES], pairs: &mut [u32; PAIRS]) {
+    let [a, b, c, d] = numbers;
+    let (pairs, _) = pairs.as_chunks_mut::<LINE_WORDS>();
+    for (rounded, pairs) in [_mm512_cvtne2ps_pbh(b, a), _mm512_cvtne2ps_pbh(d, c)]
+        .into_iter()
+        .zip(pairs)
+    {
+        // SAFETY: both are 64 bytes of plain numbers.
+        let rounded = unsafe { std::mem::transmute::<__m512bh, __m512i>(rounded) };
+        // SAFETY: 16 words of 4 bytes, borrowed mutably.
+        unsafe { _mm512_storeu_si512(pairs.as_mut_ptr().cast(), rounded) };
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]

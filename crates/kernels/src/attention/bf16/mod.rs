@@ -8,6 +8,6 @@ mod avx512;
 mod none;
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use avx512::{multiply, round_to_pairs};
+pub(super) use avx512::{multiply, round_to_pairs, take_scores};
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) use none::{multiply, round_to_pairs};
+pub(super) use none::{multiply, round_to_pairs, take_scores};
