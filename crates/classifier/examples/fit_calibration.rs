@@ -33,7 +33,7 @@ use inwarden_classifier::{
     QwenJudge, RuleSet, Weights, add_judge, calibration_rows, fit_weights, grouped_scores,
     render_case, seed_memory,
 };
-use inwarden_inference::{Embedder, LoadOptions, Qwen2};
+use inwarden_inference::{Embedder, LoadOptions, Qwen2, Scheduler, SchedulerConfig};
 use inwarden_memory::{Embed, Memory};
 use inwarden_types::Label;
 
@@ -63,7 +63,8 @@ fn main() -> Result<()> {
         0 => None,
         _ => {
             let model = Arc::new(Qwen2::load(&[gguf], &LoadOptions::default())?);
-            Some(QwenJudge::new(model, &model_id, &Prompt::shipped())?)
+            let scheduler = Arc::new(Scheduler::start(model, SchedulerConfig::default())?);
+            Some(QwenJudge::new(scheduler, &model_id, &Prompt::shipped())?)
         }
     };
     let minilm = Embedder::load(&models.join("all-minilm-l6-v2"))?;

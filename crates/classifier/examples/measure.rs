@@ -22,7 +22,7 @@ use inwarden_classifier::{
     Classifier, ClassifierConfig, Judge, MiniLmEmbed, Parts, Prompt, QwenJudge, RuleSet, exec_case,
     seed_memory,
 };
-use inwarden_inference::{Embedder, LoadOptions, Qwen2};
+use inwarden_inference::{Embedder, LoadOptions, Qwen2, Scheduler, SchedulerConfig};
 use inwarden_memory::Memory;
 use inwarden_types::{Stage, Verdict};
 use serde_json::Value;
@@ -75,7 +75,9 @@ fn classifier() -> Result<Classifier> {
     if !without.contains("judge") {
         let gguf = models.join(MODEL_ID).join(format!("{MODEL_ID}.gguf"));
         let model = Arc::new(Qwen2::load(&[gguf], &LoadOptions::default())?);
-        let judge: Arc<dyn Judge> = Arc::new(QwenJudge::new(model, MODEL_ID, &Prompt::shipped())?);
+        let scheduler = Arc::new(Scheduler::start(model, SchedulerConfig::default())?);
+        let judge = QwenJudge::new(scheduler, MODEL_ID, &Prompt::shipped())?;
+        let judge: Arc<dyn Judge> = Arc::new(judge);
         parts.judge = Some(judge);
     }
     if !without.contains("memory") {

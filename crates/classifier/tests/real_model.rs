@@ -3,12 +3,12 @@
 
 #![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
-use std::{env, path::PathBuf, sync::Arc};
+use std::{env, path::PathBuf, sync::Arc, time::Duration};
 
 use inwarden_classifier::{
     Classifier, ClassifierConfig, Judge, Parts, Prompt, QwenJudge, exec_case, render_case,
 };
-use inwarden_inference::{LoadOptions, Qwen2};
+use inwarden_inference::{LoadOptions, Qwen2, Scheduler, SchedulerConfig};
 use inwarden_types::SettledBy;
 
 const MODEL_ID: &str = "qwen2.5-coder-0.5b-instruct-q4_k_m";
@@ -47,7 +47,8 @@ fn chat_markup_stays_text_and_the_verdict_keeps_its_form() {
     );
     assert_eq!(model.tokenizer().decode(&tokens), text);
 
-    let judge = QwenJudge::new(model, MODEL_ID, &Prompt::shipped()).unwrap();
+    let scheduler = Scheduler::start(model, SchedulerConfig::default()).unwrap();
+    let judge = QwenJudge::new(Arc::new(scheduler), MODEL_ID, &Prompt::shipped()).unwrap();
     assert!(judge.prior_log_odds().is_finite());
     let long = format!("exec: echo {}", "x ".repeat(20_000));
     assert!(judge.suffix_tokens(&long).unwrap() < 300);
@@ -67,4 +68,38 @@ fn chat_markup_stays_text_and_the_verdict_keeps_its_form() {
     let verdict = classifier.classify(&case);
     assert_eq!(verdict.settled_by, SettledBy::Model);
     assert!((0.0..=1.0).contains(&verdict.score.probability()));
+}
+
+#[test]
+fn cases_that_are_judged_at_the_same_time_get_the_answers_they_get_alone() {
+    let Some(model) = model() else { return };
+    let config = SchedulerConfig {
+        lone_window: Duration::from_millis(2),
+        ..SchedulerConfig::default()
+    };
+    let scheduler = Arc::new(Scheduler::start(model, config).unwrap());
+    let prompt = Prompt::shipped();
+    let judge = QwenJudge::new(Arc::clone(&scheduler), MODEL_ID, &prompt).unwrap();
+    let texts: Vec<String> = (0..6)
+        .map(|number| format!("exec: tar czf backup{number}.tgz /srv\nparent: cron"))
+        .collect();
+    let alone: Vec<_> = texts
+        .iter()
+        .map(|text| judge.judge(text).unwrap())
+        .collect();
+    let before = scheduler.counters();
+    let together: Vec<_> = std::thread::scope(|scope| {
+        let judging = texts
+            .iter()
+            .map(|text| scope.spawn(|| judge.judge(text).unwrap()));
+        let judging: Vec<_> = judging.collect();
+        judging
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    assert_eq!(together, alone);
+    let after = scheduler.counters();
+    assert_eq!(after.completed - before.completed, 6);
+    assert!(after.batches - before.batches < 6, "{after:?}");
 }

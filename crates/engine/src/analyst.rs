@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use inwarden_classifier::{Classifier, ClassifierConfig, Judge, Parts, Prompt, QwenJudge, RuleSet};
-use inwarden_inference::{LoadOptions, Qwen2};
+use inwarden_inference::{LoadOptions, Qwen2, Scheduler, SchedulerConfig};
 use inwarden_models::ModelCache;
 use inwarden_policy::{CallQuery, Policy, PolicySource, ResponseQuery, Target};
 use inwarden_types::{Case, Decision, Event, EventData, Mode, Scope, Verdict};
@@ -53,6 +53,8 @@ pub struct AnalystConfig {
     pub policies: Vec<PolicySource>,
     /// How the language model is loaded.
     pub load: LoadOptions,
+    /// How cases that are judged at the same time share the model.
+    pub scheduler: SchedulerConfig,
 }
 
 impl AnalystConfig {
@@ -68,16 +70,20 @@ impl AnalystConfig {
             rules: RuleChoice::Shipped,
             policies: Vec::new(),
             load: LoadOptions::default(),
+            scheduler: SchedulerConfig::default(),
         }
     }
 }
 
 /// Judges cases and decides about them: classifier and policy together.
 ///
-/// It owns no thread and no clock; [`crate::Warden`] and [`crate::Guard`] do.
-/// Sharing one between several of them shares the model's memory.
+/// It owns no clock and, beside the model's, no thread; [`crate::Warden`] and
+/// [`crate::Guard`] do. Sharing one between several of them shares the model's
+/// memory and its time, evenly.
 pub struct Analyst {
     classifier: Classifier,
+    /// Of the model, if there is one.
+    scheduler: Option<Arc<Scheduler>>,
     policy: Policy,
     identity: Vec<(&'static str, String)>,
 }
@@ -108,7 +114,8 @@ impl Analyst {
             RuleChoice::Off => None,
         };
         let memory = store::open(&config.memory, &config.models)?.map(Arc::new);
-        let judge = load_judge(config)?;
+        let scheduler = load_model(config)?;
+        let judge = scheduler.as_ref().map(load_judge).transpose()?;
         let or_none = |text: Option<String>| text.unwrap_or_else(|| "none".to_owned());
         let identity = vec![
             (
@@ -132,6 +139,7 @@ impl Analyst {
         };
         Ok(Self {
             classifier: Classifier::new(ClassifierConfig::shipped()?, parts)?,
+            scheduler: scheduler.map(|(scheduler, _)| scheduler),
             policy,
             identity,
         })
@@ -182,6 +190,10 @@ impl Analyst {
         &self.classifier
     }
 
+    pub(crate) fn scheduler(&self) -> Option<&Arc<Scheduler>> {
+        self.scheduler.as_ref()
+    }
+
     /// What was loaded, for the audit log: names and content hashes.
     #[must_use]
     pub fn identity(&self) -> &[(&'static str, String)] {
@@ -189,15 +201,18 @@ impl Analyst {
     }
 }
 
-fn load_judge(config: &AnalystConfig) -> Result<Option<Arc<dyn Judge>>, EngineError> {
+/// The model with its scheduler, and its id.
+fn load_model(config: &AnalystConfig) -> Result<Option<(Arc<Scheduler>, &str)>, EngineError> {
     let Some(id) = &config.model else {
         return Ok(None);
     };
     let files = config.models.locate(id)?;
     let model = Arc::new(Qwen2::load(&files.files, &config.load)?);
-    Ok(Some(Arc::new(QwenJudge::new(
-        model,
-        id,
-        &Prompt::shipped(),
-    )?)))
+    let scheduler = Scheduler::start(model, config.scheduler.clone())?;
+    Ok(Some((Arc::new(scheduler), id)))
+}
+
+fn load_judge((scheduler, id): &(Arc<Scheduler>, &str)) -> Result<Arc<dyn Judge>, EngineError> {
+    let judge = QwenJudge::new(Arc::clone(scheduler), id, &Prompt::shipped())?;
+    Ok(Arc::new(judge))
 }

@@ -2,16 +2,26 @@
 //!
 //! Each drop, fallback and failure has a counter here: a log line is not enough.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
+use inwarden_inference::Scheduler;
 use inwarden_types::{Action, ActionOutcome, SettledBy};
 
+use crate::Analyst;
+
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+    (
+        engine: $($(#[$doc:meta])* $name:ident),+;
+        model: $($(#[$model_doc:meta])* $exported:ident = $counted:ident),+;
+    ) => {
         /// Live counters of one engine; shared by its threads.
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
             $(pub(crate) $name: Counter,)+
+            scheduler: Option<Arc<Scheduler>>,
         }
 
         /// The counters at one moment. Counts since the start; they never fall.
@@ -19,11 +29,18 @@ macro_rules! counters {
         #[non_exhaustive]
         pub struct CounterSnapshot {
             $($(#[$doc])* pub $name: u64,)+
+            $($(#[$model_doc])* pub $exported: u64,)+
         }
 
         impl Counters {
             pub(crate) fn snapshot(&self) -> CounterSnapshot {
-                CounterSnapshot { $($name: self.$name.read(),)+ }
+                let scheduler = self.scheduler.as_ref();
+                let model = scheduler.map(|scheduler| scheduler.counters());
+                let model = model.unwrap_or_default();
+                CounterSnapshot {
+                    $($name: self.$name.read(),)+
+                    $($exported: model.$counted,)+
+                }
             }
         }
 
@@ -31,13 +48,17 @@ macro_rules! counters {
             /// Every counter with its exported name.
             #[must_use]
             pub fn named(&self) -> Vec<(&'static str, u64)> {
-                vec![$((stringify!($name), self.$name),)+]
+                vec![
+                    $((stringify!($name), self.$name),)+
+                    $((stringify!($exported), self.$exported),)+
+                ]
             }
         }
     };
 }
 
 counters! {
+    engine:
     /// Events handed over by the sensor or a recording.
     events,
     /// Cases opened.
@@ -71,10 +92,40 @@ counters! {
     /// Audit records that could not be written.
     audit_failures,
     /// Recording lines that could not be written.
-    recording_failures,
+    recording_failures;
+
+    // Of all who share the analyst. Each case that is submitted ends as one of
+    // those from `model_completed` to `model_rejected`.
+    model:
+    /// Cases that were handed to the model.
+    model_submitted = submitted,
+    /// Cases that the model scored.
+    model_completed = completed,
+    /// Cases that the model gave an error for.
+    model_failed = failed,
+    /// Cases whose deadline passed before the model scored them.
+    model_expired = expired,
+    /// Cases that were given up before the model scored them.
+    model_cancelled = cancelled,
+    /// Cases that the model's full queue had no room for.
+    model_rejected = rejected,
+    /// Passes of the model; cases that wait at the same time share one.
+    model_passes = batches,
+    /// Tokens that these passes computed.
+    model_tokens = rows,
+    /// Passes of the model that ended by a panic.
+    model_panics = panics;
 }
 
 impl Counters {
+    /// Also tells what the model did, if there is one.
+    pub(crate) fn with_model_of(analyst: &Analyst) -> Self {
+        Self {
+            scheduler: analyst.scheduler().cloned(),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn count_settled(&self, settled_by: &SettledBy) {
         match settled_by {
             SettledBy::Rule(_) => self.settled_by_rule.add_one(),
@@ -121,5 +172,6 @@ mod tests {
         let named = counters.snapshot().named();
         assert!(named.contains(&("queue_full", 2)));
         assert!(named.contains(&("cases", 0)));
+        assert!(named.contains(&("model_passes", 0)));
     }
 }

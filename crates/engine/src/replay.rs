@@ -39,10 +39,10 @@ impl crate::Warden {
         Replay {
             events: events.into_iter(),
             pipeline: Pipeline {
+                counters: Arc::new(Counters::with_model_of(&analyst)),
                 analyst,
                 mode: config.mode,
                 scope: config.scope,
-                counters: Arc::new(Counters::default()),
                 live: None,
             },
         }

@@ -125,10 +125,10 @@ class Guard:
                 "audit_log": audit_log,
             },
         )
-        # One is judged, `queue` wait, one more is being refused: so `deadline_s`
+        # Two are judged, `queue` wait, one more is being refused: so `deadline_s`
         # also holds for however many tasks ask at once.
         self._pool = concurrent.futures.ThreadPoolExecutor(
-            max_workers=queue + 2, thread_name_prefix="inwarden"
+            max_workers=queue + 3, thread_name_prefix="inwarden"
         )
         self._closed = False
 

@@ -1,4 +1,5 @@
-//! The judge over Qwen2.5: label scores from one forward pass.
+//! The judge over Qwen2.5: label scores from one forward pass, which cases that
+//! are judged at the same time share.
 //!
 //! The prefix is the same for every case and is computed once. The suffix is the
 //! event, encoded as plain text that can never become a control token, then the
@@ -8,7 +9,10 @@
 
 use std::sync::Arc;
 
-use inwarden_inference::{InferenceError, Prefix, Qwen2, TokenId};
+use inwarden_inference::{
+    CallerId, InferenceError, LabelScores, Normalization, Prefix, PreparedLabels, Qwen2, Scheduler,
+    ScoreRequest, TokenId,
+};
 
 use super::{Judge, JudgeAnswer, JudgeError, Prompt};
 
@@ -29,14 +33,14 @@ pub enum JudgeSetupError {
 
 /// Qwen2.5 with a prompt.
 pub struct QwenJudge {
-    model: Arc<Qwen2>,
+    scheduler: Arc<Scheduler>,
     prefix: Prefix,
     /// End of the event's turn and beginning of the answer.
     answer_start: Vec<TokenId>,
     /// What stands where a long event is cut.
     cut_mark: Vec<TokenId>,
     /// Malicious, benign.
-    labels: Vec<Vec<TokenId>>,
+    labels: Arc<PreparedLabels>,
     /// Log-odds of a case without content.
     prior: f64,
     identity: String,
@@ -46,28 +50,32 @@ impl QwenJudge {
     /// Computes the prefix and the prior; costs one prefill of the prompt.
     /// `model_id` names the weights in [`Judge::identity`].
     ///
+    /// Each thread that judges is a caller of its own to `scheduler`.
+    ///
     /// # Errors
     /// [`JudgeSetupError::Model`] if the model cannot take the prompt,
     /// [`JudgeSetupError::NotFinite`] if it cannot score it.
     pub fn new(
-        model: Arc<Qwen2>,
+        scheduler: Arc<Scheduler>,
         model_id: &str,
         prompt: &Prompt,
     ) -> Result<Self, JudgeSetupError> {
-        let prefix = model.prefix(&prefix_tokens(&model, prompt)?)?;
+        let model = scheduler.model();
+        let prefix = model.prefix(&prefix_tokens(model, prompt)?)?;
         let tokenizer = model.tokenizer();
         let answer_start = tokenizer.encode_prompt(&format!(
             "<|im_end|>\n<|im_start|>assistant\n{}",
             prompt.answer_start
         ))?;
-        let labels = vec![
+        let labels = [
             tokenizer.encode_text(&prompt.malicious_label)?,
             tokenizer.encode_text(&prompt.benign_label)?,
         ];
+        let labels = model.prepare_labels(&labels, Normalization::WholeVocabulary)?;
         let cut_mark = tokenizer.encode_text(" [...] ")?;
         let identity = format!("{model_id} prompt:{}", prompt.content_hash());
         let mut judge = Self {
-            model,
+            scheduler,
             prefix,
             answer_start,
             cut_mark,
@@ -106,22 +114,19 @@ impl QwenJudge {
     }
 
     fn raw(&self, case_text: &str) -> Result<JudgeAnswer, InferenceError> {
-        let suffix = self.suffix(case_text)?;
-        let scores = self
-            .model
-            .score_labels(&self.prefix, &suffix, &self.labels)?;
-        let log_odds = match scores.log_probabilities.as_slice() {
-            [malicious, benign] => malicious - benign,
-            _ => f64::NAN,
+        let request = ScoreRequest {
+            prefix: self.prefix.clone(),
+            suffix: self.suffix(case_text)?,
+            labels: Arc::clone(&self.labels),
+            hidden: None,
         };
-        Ok(JudgeAnswer {
-            log_odds,
-            outside: scores.outside.unwrap_or(f64::NAN),
-        })
+        let handle = self.scheduler.handle(CallerId::of_this_thread());
+        // Whoever asks keeps the deadlines; an answer that comes late is cached.
+        handle.score(request, None).map(answer)
     }
 
     fn suffix(&self, case_text: &str) -> Result<Vec<TokenId>, InferenceError> {
-        let event = self.model.tokenizer().encode_text(case_text)?;
+        let event = self.scheduler.model().tokenizer().encode_text(case_text)?;
         let mut suffix = Vec::with_capacity(MAX_EVENT_TOKENS + self.answer_start.len() + 8);
         if event.len() <= MAX_EVENT_TOKENS {
             suffix.extend_from_slice(&event);
@@ -155,6 +160,17 @@ impl Judge for QwenJudge {
             log_odds: answer.log_odds - self.prior,
             ..answer
         })
+    }
+}
+
+fn answer(scores: LabelScores) -> JudgeAnswer {
+    let log_odds = match scores.log_probabilities.as_slice() {
+        [malicious, benign] => malicious - benign,
+        _ => f64::NAN,
+    };
+    JudgeAnswer {
+        log_odds,
+        outside: scores.outside.unwrap_or(f64::NAN),
     }
 }
 

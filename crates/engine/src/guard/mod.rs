@@ -1,5 +1,6 @@
 //! The inline door: an agent asks before it acts and waits for the answer.
 
+mod clock;
 mod slot;
 
 use std::{
@@ -23,7 +24,7 @@ use serde_json::{Map, json};
 use self::slot::{Slot, SlotFuture};
 use crate::{
     Analyst, CaseReport, CounterSnapshot, EngineError, audit::AuditLog, counters::Counters,
-    pipeline::unjudged, record::case_record,
+    judge_queue::JUDGE_THREADS, pipeline::unjudged, record::case_record,
 };
 
 /// What a guard answers when it cannot judge in time, or fails.
@@ -53,7 +54,8 @@ pub struct GuardConfig {
 
 /// Judges tool calls before they are made.
 ///
-/// One thread judges, in the order of asking; many callers may share a guard.
+/// Two threads judge, in the order of asking, and share the model's passes; many
+/// callers may share a guard.
 ///
 /// ```no_run
 /// use std::{sync::Arc, time::Duration};
@@ -132,19 +134,21 @@ impl Guard {
                 Some(audit.begin(start_record(&analyst, &config))?)
             }
         };
+        let counters = Counters::with_model_of(&analyst);
         let shared = Arc::new(Shared {
             analyst,
             mode: config.mode,
             failure: config.failure,
             deadline: config.deadline,
             audit: Mutex::new(audit),
-            counters: Counters::default(),
+            counters,
             asked: AtomicU64::new(0),
             process: std::process::id(),
         });
         let (questions, waiting) = bounded(config.queue);
-        // As many as can wait or be worked on, so that it is never full.
-        let (deadlines, timed) = bounded(config.queue + 2);
+        // The clock takes each at once; until then as many as can be unanswered.
+        let max_open = config.queue + JUDGE_THREADS + 1;
+        let (deadlines, timed) = bounded(max_open);
         let mut guard = Self {
             shared: Arc::clone(&shared),
             questions: Some(questions),
@@ -152,8 +156,11 @@ impl Guard {
             threads: Vec::new(),
         };
         let clock = Arc::clone(&shared);
-        guard.spawn("guard-judge", move || shared.answer_all(&waiting))?;
-        guard.spawn("guard-clock", move || clock.expire_all(&timed))?;
+        for _ in 0..JUDGE_THREADS {
+            let (shared, waiting) = (Arc::clone(&shared), waiting.clone());
+            guard.spawn("guard-judge", move || shared.answer_all(&waiting))?;
+        }
+        guard.spawn("guard-clock", move || clock.expire_all(&timed, max_open))?;
         Ok(guard)
     }
 
@@ -321,14 +328,6 @@ impl Shared {
                     self.fail(&question, panicked(Stage::Judge));
                 }
             }
-        }
-    }
-
-    /// All deadlines are equally far away, so questions expire in order.
-    fn expire_all(&self, questions: &Receiver<Question>) {
-        for question in questions {
-            question.slot.wait_filled(question.asked + self.deadline);
-            self.fail(&question, UndeterminedReason::DeadlinePassed);
         }
     }
 

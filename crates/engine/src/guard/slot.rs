@@ -54,6 +54,12 @@ impl<T> Slot<T> {
         }
     }
 
+    /// Whether somebody answers or has answered.
+    pub(super) fn is_claimed(&self) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.claimed
+    }
+
     /// Waits until there is an answer, or until `deadline`; leaves it there.
     pub(super) fn wait_filled(&self, deadline: Instant) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

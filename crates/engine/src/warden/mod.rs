@@ -1,12 +1,13 @@
 //! The background door: watch the kernel, judge, respond.
 //!
-//! Four threads, each with one job and a bounded queue before it:
+//! Four jobs, each with threads of its own and a bounded queue before it:
 //!
 //! * **sensor** reads the rings and never waits for anything else;
 //! * **screen** runs the cheap stages; a full queue before it sends the case to
 //!   the fallback at once (counted as `queue_full`);
-//! * **judge** runs the model on the most suspicious case first; a full queue
-//!   sends the least suspicious case to the fallback (`queue_full`);
+//! * **judge** (two threads, whose cases share the model's passes) runs the model
+//!   on the most suspicious case first; a full queue sends the least suspicious
+//!   case to the fallback (`queue_full`);
 //! * **response** decides, acts, waits for the proof and writes the audit log.
 //!   A full queue before it makes the two stages before it wait: a verdict is
 //!   never dropped.
@@ -44,7 +45,7 @@ use crate::{
     counters::Counters,
     exits::ExitTable,
     forks::ForkTable,
-    judge_queue::JudgeQueue,
+    judge_queue::{JUDGE_THREADS, JudgeQueue},
     pipeline::{Live, Pipeline},
 };
 
@@ -182,7 +183,7 @@ impl Warden {
         let (report_in, report_out) = bounded(limits.report_queue);
         let mut warden = Self {
             stop: Arc::default(),
-            counters: Arc::default(),
+            counters: Arc::new(Counters::with_model_of(&analyst)),
             sensor: None,
             workers: Vec::new(),
             response: None,
@@ -226,8 +227,13 @@ impl Warden {
             screen.run_screen(&screen_out);
         })?;
         warden.workers.push(("screen", screen));
-        let judge = spawn("judge", &warden.stop, move || judge.run_judge())?;
-        warden.workers.push(("judge", judge));
+        for _ in 0..JUDGE_THREADS {
+            let judge = judge.clone();
+            let judge = spawn("judge", &warden.stop, move || judge.run_judge())?;
+            warden.workers.push(("judge", judge));
+        }
+        // Their end ends the response thread: no sender may be left here.
+        drop(judge);
 
         let sensor_loop = SensorLoop {
             sensor,
