@@ -7,11 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use inwarden_inference::{InferenceError, LoadOptions, Qwen2, Tokenizer};
+use inwarden_inference::{Embedder, InferenceError, LoadOptions, Qwen2, Tokenizer};
 use peak_alloc::PeakAlloc;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[global_allocator]
 static ALLOCATED: PeakAlloc = PeakAlloc;
@@ -21,6 +21,9 @@ const TIMES: usize = 10;
 /// …and for anything at all: threads, buffers, tables of the options.
 const AT_ALL: usize = 1 << 20;
 
+/// The same of an embedder's `tokenizer.json`, which is limited to 1 MiB.
+const TIMES_OF_TOKENIZER: usize = 150;
+
 /// Loads what lies at `path` and checks what that took.
 fn check(path: &Path, what: &str) -> Result<Qwen2, InferenceError> {
     let options = LoadOptions {
@@ -28,19 +31,19 @@ fn check(path: &Path, what: &str) -> Result<Qwen2, InferenceError> {
         max_context_tokens: 256,
         ..LoadOptions::default()
     };
-    check_loading(path, what, |files| Qwen2::load(files, &options))
+    let limit = TIMES * size(path) + AT_ALL;
+    check_loading(what, limit, || Qwen2::load(&[path.to_owned()], &options))
 }
 
 fn check_loading<T>(
-    path: &Path,
     what: &str,
-    load: impl FnOnce(&[PathBuf]) -> Result<T, InferenceError>,
+    limit: usize,
+    load: impl FnOnce() -> Result<T, InferenceError>,
 ) -> Result<T, InferenceError> {
     let before = ALLOCATED.current_usage();
     ALLOCATED.reset_peak_usage();
-    let loaded = load(&[path.to_owned()]);
+    let loaded = load();
     let taken = ALLOCATED.peak_usage().saturating_sub(before);
-    let limit = TIMES * size(path) + AT_ALL;
     assert!(
         taken <= limit,
         "{what}: {taken} bytes allocated, {limit} allowed"
@@ -87,7 +90,10 @@ fn loading_allocates_a_small_multiple_of_the_file() {
         assert!(check_gguf(&bytes, what).is_err(), "{what}");
     }
     std::fs::write(&path, many_short_tokens()).unwrap();
-    let tokenizer = check_loading(&path, "many short tokens", Tokenizer::from_gguf);
+    let limit = TIMES * size(&path) + AT_ALL;
+    let tokenizer = check_loading("many short tokens", limit, || {
+        Tokenizer::from_gguf(std::slice::from_ref(&path))
+    });
     assert_eq!(tokenizer.unwrap().n_tokens(), 256 + 94 * 94 + 150_000);
     for (what, files) in hostile_directories() {
         let dir = tempfile::tempdir().unwrap();
@@ -96,6 +102,44 @@ fn loading_allocates_a_small_multiple_of_the_file() {
         }
         assert!(check(dir.path(), what).is_err(), "{what}");
     }
+    for (what, json) in hostile_embedders() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.json"), MINILM).unwrap();
+        std::fs::write(dir.path().join("model.safetensors"), [0; 8]).unwrap();
+        std::fs::write(dir.path().join("tokenizer.json"), &json).unwrap();
+        let limit = TIMES_OF_TOKENIZER * json.len().min(1 << 20) + AT_ALL;
+        let loaded = check_loading(what, limit, || Embedder::load(dir.path()));
+        assert!(loaded.is_err(), "{what}");
+    }
+}
+
+const MINILM: &str = r#"{"hidden_size":4,"intermediate_size":8,"num_hidden_layers":1,
+    "num_attention_heads":2,"vocab_size":5,"max_position_embeddings":256,"type_vocab_size":1,
+    "layer_norm_eps":1e-12,"hidden_act":"gelu"}"#;
+
+/// Files `tokenizer.json` whose entries are as short as can be.
+fn hostile_embedders() -> Vec<(&'static str, String)> {
+    let file = |normalizer: Value, vocab: Value| {
+        json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+            "normalizer": normalizer, "pre_tokenizer": null, "decoder": null,
+            "post_processor": {"type": "BertProcessing", "cls": ["0", 0], "sep": ["1", 1]},
+            "model": {
+                "type": "WordPiece", "unk_token": "0", "continuing_subword_prefix": "##",
+                "max_input_chars_per_word": 100, "vocab": vocab,
+            },
+        })
+        .to_string()
+    };
+    let vocab: Value = (0..60_000).map(|id| (format!("{id:x}"), id)).collect();
+    vec![
+        ("an embedder's vocabulary", file(Value::Null, vocab)),
+        (
+            "an embedder's zeros",
+            file(vec![0; 400_000].into(), json!({})),
+        ),
+        ("too many of them", file(vec![0; 600_000].into(), json!({}))),
+    ]
 }
 
 /// Flipped bits and numbers replaced by extreme ones.
