@@ -109,7 +109,7 @@ fn tile<const HEADS: usize, W: Words>(
     let mut sums = [[0.0_f32; LINE_WORDS]; HEADS];
     if let Some(factors) = product.factors {
         for (i, sums) in sums.iter_mut().enumerate() {
-            let c = product.c_line(head + i, line);
+            let [c] = product.c_lines(head + i, line);
             for (sum, c) in sums.iter_mut().zip(c) {
                 *sum = *c * factors[head + i];
             }
@@ -126,6 +126,6 @@ fn tile<const HEADS: usize, W: Words>(
         }
     }
     for (i, sums) in sums.iter().enumerate() {
-        *product.c_line(head + i, line) = *sums;
+        *product.c_lines(head + i, line) = [*sums];
     }
 }

@@ -59,10 +59,15 @@ impl<'p, A, const N: usize> Product<'p, A, N> {
         }
     }
 
-    /// A line of a head's row of `c`.
+    /// Lines of a head's row of `c`.
     #[inline(always)]
-    pub(super) fn c_line(&mut self, head: usize, line: usize) -> &mut [f32; LINE_WORDS] {
-        &mut self.c[head * self.c_lines + line]
+    pub(super) fn c_lines<const LINES: usize>(
+        &mut self,
+        head: usize,
+        first_line: usize,
+    ) -> &mut [[f32; LINE_WORDS]; LINES] {
+        let lines = &mut self.c[head * self.c_lines + first_line..];
+        lines.first_chunk_mut().expect("a row of c has so many")
     }
 }
 
@@ -84,7 +89,6 @@ pub(super) struct Group<'a> {
 }
 
 /// What a thread needs while it computes; kept, so that it is allocated once.
-#[derive(Default)]
 struct Scratch {
     /// `(row, head, chunk, CHUNK)`, scaled, zeros behind `head_dim`.
     queries: Vec<[f32; CHUNK]>,
@@ -94,10 +98,23 @@ struct Scratch {
     states: Vec<State>,
     /// `(row, head)`: sums of weighted values, in lines.
     sums: Vec<[f32; LINE_WORDS]>,
+    /// Of the heads of a tile, of one block.
+    scores: [Scores; TILE_HEADS],
+    /// The weights as pairs of bf16.
+    weight_pairs: [[u32; CHUNK / 2]; TILE_HEADS],
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static SCRATCH: RefCell<Scratch> = const {
+        RefCell::new(Scratch {
+            queries: Vec::new(),
+            query_pairs: Vec::new(),
+            states: Vec::new(),
+            sums: Vec::new(),
+            scores: [[0.0; KV_BLOCK]; TILE_HEADS],
+            weight_pairs: [[0; CHUNK / 2]; TILE_HEADS],
+        })
+    };
 }
 
 impl Group<'_> {
@@ -171,14 +188,12 @@ impl Group<'_> {
         let is_spoilt = slots & block.not_finite() != 0;
         for heads in parts(self.n_heads, TILE_HEADS) {
             let heads = row * self.n_heads + heads.start..row * self.n_heads + heads.end;
-            let mut scores = [[0.0; KV_BLOCK]; TILE_HEADS];
-            let scores = &mut scores[..heads.len()];
-            self.multiply_keys(block, slots, heads.clone(), scratch, scores);
+            self.multiply_keys(block, slots, heads.clone(), scratch);
 
             let mut factors = [0.0; TILE_HEADS];
-            let mut pairs = [[0; CHUNK / 2]; TILE_HEADS];
             let factors = &mut factors[..heads.len()];
-            let pairs = &mut pairs[..heads.len()];
+            let scores = &mut scratch.scores[..heads.len()];
+            let pairs = &mut scratch.weight_pairs[..heads.len()];
             let states = &mut scratch.states[heads.clone()];
             if self.multiplies_bf16() {
                 bf16::take_scores(slots, scores, states, factors, pairs);
@@ -233,12 +248,13 @@ impl Group<'_> {
         block: &KvBlock,
         slots: u64,
         heads: Range<usize>,
-        scratch: &Scratch,
-        scores: &mut [Scores],
+        scratch: &mut Scratch,
     ) {
         let n_chunks = self.n_chunks();
         let chunks = heads.start * n_chunks..heads.end * n_chunks;
-        let (c, _) = scores.as_flattened_mut().as_chunks_mut();
+        let (c, _) = scratch.scores[..heads.len()]
+            .as_flattened_mut()
+            .as_chunks_mut();
         let product = Product {
             a: &scratch.queries[chunks.clone()],
             n_chunks,

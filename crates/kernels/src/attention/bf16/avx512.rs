@@ -173,8 +173,8 @@ fn tile<const HEADS: usize, const LINES: usize>(
     if let Some(factors) = product.factors {
         for (i, sums) in sums.iter_mut().enumerate() {
             let factor = _mm512_set1_ps(factors[head + i]);
-            for (line, sum) in sums.iter_mut().enumerate() {
-                let c = product.c_line(head + i, first_line + line);
+            let c: &[_; LINES] = product.c_lines(head + i, first_line);
+            for (sum, c) in sums.iter_mut().zip(c) {
                 *sum = _mm512_mul_ps(load_numbers(c), factor);
             }
         }
@@ -195,8 +195,9 @@ fn tile<const HEADS: usize, const LINES: usize>(
         }
     }
     for (i, sums) in sums.iter().enumerate() {
-        for (line, sum) in sums.iter().enumerate() {
-            store_numbers(*sum, product.c_line(head + i, first_line + line));
+        let c: &mut [_; LINES] = product.c_lines(head + i, first_line);
+        for (sum, c) in sums.iter().zip(c) {
+            store_numbers(*sum, c);
         }
     }
 }
