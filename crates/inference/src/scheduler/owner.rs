@@ -43,6 +43,15 @@ pub(super) struct Owner<B: Backend> {
 
 impl<B: Backend> Owner<B> {
     pub(super) fn start(backend: B, config: SchedulerConfig) -> Result<Self, InferenceError> {
+        Self::start_in(std::process::id(), backend, config)
+    }
+
+    /// As [`Self::start`], `process` being the process that it is started in.
+    pub(super) fn start_in(
+        process: u32,
+        backend: B,
+        config: SchedulerConfig,
+    ) -> Result<Self, InferenceError> {
         config.check()?;
         let core = Arc::new(Core {
             backend,
@@ -52,7 +61,7 @@ impl<B: Backend> Owner<B> {
             }),
             changed: Condvar::new(),
             counters: Counters::default(),
-            process: std::process::id(),
+            process,
         });
         let shared = Arc::clone(&core);
         let thread = std::thread::Builder::new()
@@ -124,7 +133,7 @@ pub(super) struct Core<B: Backend> {
     process: u32,
 }
 
-struct State<B: Backend> {
+pub(super) struct State<B: Backend> {
     queue: FairQueue<Job<B>>,
     phase: Phase,
 }
@@ -330,7 +339,7 @@ impl<B: Backend> Core<B> {
     }
 
     /// Whole after any panic: no foreign code runs under this lock.
-    fn lock(&self) -> MutexGuard<'_, State<B>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State<B>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -531,6 +531,44 @@ fn many_callers_get_their_own_answers_and_each_request_is_accounted_for() {
 }
 
 #[test]
+fn in_another_process_every_way_in_and_out_returns_at_once() {
+    let (started, _seen) = channel();
+    let (_go, go) = channel();
+    let script = Script {
+        started,
+        go: Mutex::new(go),
+    };
+    let parent = std::process::id() + 1;
+    let owner = Owner::start_in(parent, script, SchedulerConfig::default()).expect("legal");
+    // As if another thread had held the queue when the process forked.
+    let core = Arc::clone(owner.core());
+    let (held, holding) = channel();
+    std::thread::spawn(move || {
+        let _lock = core.lock();
+        held.send(()).expect("the test listens");
+        std::thread::sleep(2 * PATIENCE);
+    });
+    holding.recv_timeout(PATIENCE).expect("the lock is held");
+    let begun = Instant::now();
+    let refused = owner
+        .core()
+        .submit(CallerId::unique(), Ask::Answer(1), None)
+        .err();
+    assert!(
+        matches!(
+            refused,
+            Some(InferenceError::ForkedProcess { started, process })
+                if started == parent && process == std::process::id()
+        ),
+        "{refused:?}"
+    );
+    assert_eq!(owner.core().counters.snapshot().submitted, 0);
+    owner.stop(PATIENCE);
+    drop(owner);
+    assert!(begun.elapsed() < PATIENCE);
+}
+
+#[test]
 fn callers_are_told_apart() {
     let here = CallerId::of_this_thread();
     assert_eq!(here, CallerId::of_this_thread());
