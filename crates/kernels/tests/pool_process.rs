@@ -1,5 +1,5 @@
-//! What the pool does to the process around it: no allocation in a region, no
-//! processor time between regions, and work in the child of a fork.
+//! What the pool does to the process around it: no allocation in a region nor in
+//! attention, no processor time between regions, and work in the child of a fork.
 //!
 //! One test function, because allocations and processor time are counted for
 //! the whole process.
@@ -14,7 +14,10 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use inwarden_kernels::Pool;
+use inwarden_kernels::{
+    KvBlock, KvShape, KvType, Pool, RotaryTable, Sequence, Variant, Visible, attend, rms_norm,
+    rope, swiglu,
+};
 
 struct Counting;
 
@@ -44,6 +47,7 @@ fn pool() -> Pool {
 #[test]
 fn the_process_around_a_pool() {
     a_region_allocates_nothing();
+    a_layer_allocates_nothing();
     an_idle_pool_uses_no_processor_time();
     #[cfg(target_os = "linux")]
     fork::a_region_in_the_child_of_a_fork_ends();
@@ -70,6 +74,48 @@ fn a_region_allocates_nothing() {
         work(&mut data);
     }
     assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0);
+}
+
+/// What lies between a layer's products, for each variant.
+fn a_layer_allocates_nothing() {
+    let pool = pool();
+    let shape = KvShape {
+        n_kv_heads: 2,
+        head_dim: 64,
+        kv_type: KvType::Bf16,
+    };
+    let mut block = KvBlock::new(&shape);
+    (0..50).for_each(|slot| block.store(slot, &[0.5; 128], &[0.25; 128]));
+    let visible: Vec<_> = (0..50)
+        .map(|until| Visible { until, beyond: &[] })
+        .collect();
+    let sequences = [Sequence {
+        rows: 0..50,
+        blocks: &[&block],
+        visible: &visible,
+    }];
+    let table = RotaryTable::new(64, 10_000.0, 100);
+    let positions: Vec<usize> = (0..50).collect();
+    let mut queries = vec![1.0; 50 * 14 * 64];
+    let mut out = queries.clone();
+    for variant in Variant::available() {
+        let mut layer = || {
+            rope(&pool, variant, &mut queries, 64, &positions, &table);
+            attend(&pool, variant, &shape, &queries, &sequences, &mut out);
+            rms_norm(&pool, variant, &out, &[1.0; 896], 1e-6, &mut queries);
+            swiglu(&pool, variant, &queries, &queries, &mut out);
+        };
+        // A thread's first tasks set its scratch up, and it may come late to any.
+        (0..50).for_each(|_| layer());
+        let least = (0..5)
+            .map(|_| {
+                let before = ALLOCATIONS.load(Ordering::Relaxed);
+                (0..10).for_each(|_| layer());
+                ALLOCATIONS.load(Ordering::Relaxed) - before
+            })
+            .min();
+        assert_eq!(least, Some(0), "{}", variant.name());
+    }
 }
 
 /// Processor time of all threads, in clock ticks of 10 ms.
