@@ -68,7 +68,11 @@ fn nothing_is_allocated_once_the_buffers_exist() {
                 multiply(&pool, variant, &mut [product]);
             }
         };
-        // A thread allocates when it first runs.
+        // A thread allocates when it starts; here each takes one task.
+        let together = std::sync::Barrier::new(pool.threads());
+        pool.run(pool.threads(), &|_| {
+            together.wait();
+        });
         for _ in 0..50 {
             step(8);
         }
