@@ -3,7 +3,10 @@
 //! The one place that knows how weights are resident: quantised for our own
 //! kernels, or as f32 for the tensor library. A new form is one more variant here.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    ops::Range,
+    sync::{Mutex, PoisonError},
+};
 
 use candle_core::{Device, Tensor};
 use inwarden_kernels::{
@@ -20,13 +23,22 @@ use crate::{
 /// Output columns per panel of f32: one panel of weights fits the second cache.
 const F32_PANEL_WIDTH: usize = 128;
 
-/// Panels of f32 that are one matrix of the tensor library.
-const F32_GROUP_PANELS: usize = 2;
-
 /// Where products run.
 pub(crate) struct Workers {
     pub(crate) pool: Pool,
     pub(crate) variant: Variant,
+    /// The tensor library's, for weights as f32.
+    pub(crate) f32_pool: Option<rayon::ThreadPool>,
+}
+
+impl Workers {
+    /// Runs `work` where the tensor library finds its threads.
+    fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match &self.f32_pool {
+            Some(pool) => pool.install(work),
+            None => work(),
+        }
+    }
 }
 
 /// `y = x W^T`, with `W` of shape `(n_out, n_in)`.
@@ -41,6 +53,9 @@ pub(crate) enum Linear {
 
 /// The columns of `W^T` in panels, so that a product reads the weights once and
 /// in order, and need not pack them anew in each call.
+///
+/// Several panels share a tensor, one tensor for each thread: the tensor library
+/// asks the system for the number of processors at every product.
 #[derive(Debug)]
 pub(crate) struct F32Panels {
     /// `(n_panels, n_in, F32_PANEL_WIDTH)` each, the last one `(1, n_in, rest)`
@@ -75,7 +90,7 @@ impl Linear {
     ) -> Result<Self, InferenceError> {
         let (n_out, n_in) = (tensor.n_rows(), tensor.width());
         match form {
-            WeightForm::F32 => F32Panels::load(tensor, workers).map(Self::F32),
+            WeightForm::F32 => workers.install(|| F32Panels::load(tensor)).map(Self::F32),
             WeightForm::Compact if is_kept_in_4_bits(tensor.block_type, n_in) => {
                 let mut matrix = Int4Matrix::zeros(n_out, n_in);
                 fill(
@@ -184,7 +199,7 @@ impl Input {
 
     /// Takes `rows`, `(n_rows, weight.len())`, after `RMSNorm`.
     pub(crate) fn rms_norm(&mut self, workers: &Workers, rows: &[f32], weight: &[f32], eps: f32) {
-        let Workers { pool, variant } = workers;
+        let Workers { pool, variant, .. } = workers;
         match self {
             Self::F32 { values, n_in } => {
                 *n_in = weight.len();
@@ -197,7 +212,7 @@ impl Input {
 
     /// Takes `silu(gate) * up`, both `(n_rows, width)`.
     pub(crate) fn swiglu(&mut self, workers: &Workers, gate: &[f32], up: &[f32], width: usize) {
-        let Workers { pool, variant } = workers;
+        let Workers { pool, variant, .. } = workers;
         match self {
             Self::F32 { values, n_in } => {
                 *n_in = width;
@@ -210,7 +225,7 @@ impl Input {
 
     /// Takes `rows`, `(n_rows, width)`, as they are.
     pub(crate) fn set(&mut self, workers: &Workers, rows: &[f32], width: usize) {
-        let Workers { pool, variant } = workers;
+        let Workers { pool, variant, .. } = workers;
         match self {
             Self::F32 { values, n_in } => {
                 *n_in = width;
@@ -229,14 +244,14 @@ impl Input {
         workers: &Workers,
         projections: [Projection<'_>; N],
     ) -> Result<(), InferenceError> {
-        let Workers { pool, variant } = workers;
+        let Workers { pool, variant, .. } = workers;
         match self {
             Self::F32 { values, n_in } => {
                 for projection in projections {
                     let Linear::F32(panels) = projection.weights else {
                         unreachable!("all matrices of a model are of one form");
                     };
-                    let product = panels.product(pool, values, *n_in)?;
+                    let product = workers.install(|| panels.product(values, *n_in))?;
                     write(&product, projection);
                 }
             }
@@ -286,50 +301,50 @@ impl F32Panels {
     /// From row-major f32 weights of shape `(n_out, n_in)`.
     pub(crate) fn new(weights: &[f32], n_in: usize) -> Result<Self, InferenceError> {
         let n_out = weights.len() / n_in;
-        let mut groups = Vec::new();
-        let mut add_group = |rows: &[f32], width: usize| {
-            let n_panels = rows.len() / (width * n_in);
+        let rows = |rows: Range<usize>| Ok(weights[rows.start * n_in..rows.end * n_in].to_vec());
+        Self::from_rows(n_out, n_in, rows)
+    }
+
+    /// Reads a tensor of shape `(n_out, n_in)`, a group of panels at a time.
+    fn load(tensor: &StoredTensor) -> Result<Self, InferenceError> {
+        let (n_out, n_in) = (tensor.n_rows(), tensor.width());
+        Self::from_rows(n_out, n_in, |rows| {
+            let mut values = vec![0.0; rows.len() * n_in];
+            tensor.read_rows_f32(rows, &mut Vec::new(), &mut values)?;
+            Ok(values)
+        })
+    }
+
+    /// `rows`: gives the weights of these outputs.
+    fn from_rows(
+        n_out: usize,
+        n_in: usize,
+        rows: impl Fn(Range<usize>) -> Result<Vec<f32>, InferenceError> + Sync,
+    ) -> Result<Self, InferenceError> {
+        let n_panels = n_out / F32_PANEL_WIDTH;
+        let whole = n_panels * F32_PANEL_WIDTH;
+        let per_group = n_panels.div_ceil(rayon::current_num_threads()).max(1) * F32_PANEL_WIDTH;
+        let starts = (0..whole).step_by(per_group);
+        let mut ranges: Vec<Range<usize>> = starts
+            .map(|start| start..(start + per_group).min(whole))
+            .collect();
+        if whole < n_out {
+            ranges.push(whole..n_out);
+        }
+        let groups = ranges.into_par_iter().map(|range| {
+            let width = range.len().min(F32_PANEL_WIDTH);
+            let n_panels = range.len() / width;
+            let rows = rows(range)?;
             let mut panels = vec![0.0; rows.len()];
             panels
                 .par_chunks_mut(width * n_in)
                 .zip(rows.par_chunks(width * n_in))
                 .for_each(|(panel, rows)| transpose(rows, n_in, panel));
             let shape = (n_panels, n_in, width);
-            groups.push(Tensor::from_vec(panels, shape, &Device::Cpu)?);
-            Ok::<(), InferenceError>(())
-        };
-        let (whole, rest) = weights.split_at(n_out / F32_PANEL_WIDTH * F32_PANEL_WIDTH * n_in);
-        for rows in whole.chunks(F32_GROUP_PANELS * F32_PANEL_WIDTH * n_in) {
-            add_group(rows, F32_PANEL_WIDTH)?;
-        }
-        if !rest.is_empty() {
-            add_group(rest, rest.len() / n_in)?;
-        }
-        Ok(Self {
-            groups,
-            n_out,
-            n_in,
-        })
-    }
-
-    /// Reads a tensor of shape `(n_out, n_in)`, a group of panels at a time.
-    fn load(tensor: &StoredTensor, workers: &Workers) -> Result<Self, InferenceError> {
-        let (n_out, n_in) = (tensor.n_rows(), tensor.width());
-        let per_group = F32_GROUP_PANELS * F32_PANEL_WIDTH;
-        let mut parts: Vec<Result<Vec<Tensor>, InferenceError>> = (0..n_out.div_ceil(per_group))
-            .map(|_| Ok(Vec::new()))
-            .collect();
-        workers.pool.for_each_chunk(&mut parts, 1, |idx, part| {
-            let rows = idx * per_group..((idx + 1) * per_group).min(n_out);
-            let mut values = vec![0.0; rows.len() * n_in];
-            part[0] = tensor
-                .read_rows_f32(rows, &mut Vec::new(), &mut values)
-                .and_then(|()| Self::new(&values, n_in))
-                .map(|panels| panels.groups);
+            Ok(Tensor::from_vec(panels, shape, &Device::Cpu)?)
         });
-        let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
-            groups: parts.into_iter().flatten().collect(),
+            groups: groups.collect::<Result<_, InferenceError>>()?,
             n_out,
             n_in,
         })
@@ -339,21 +354,15 @@ impl F32Panels {
     ///
     /// Runs on the rayon pool of the calling thread.
     pub(crate) fn forward(&self, x: &Rows) -> Result<Rows, InferenceError> {
-        let rows = Tensor::from_slice(x.values(), (x.n_rows(), x.width()), &Device::Cpu)?;
-        let products = self.groups.par_iter().map(|group| times(&rows, group));
-        let products: Vec<_> = products.collect();
-        Ok(Rows::new(self.joined(products, x.n_rows())?, self.n_out))
+        let y = self.product(x.values(), x.width())?;
+        Ok(Rows::new(y, self.n_out))
     }
 
-    /// The same on `pool`.
-    fn product(&self, pool: &Pool, x: &[f32], n_in: usize) -> Result<Vec<f32>, InferenceError> {
+    fn product(&self, x: &[f32], n_in: usize) -> Result<Vec<f32>, InferenceError> {
         let n_rows = x.len() / n_in;
         let rows = Tensor::from_slice(x, (n_rows, n_in), &Device::Cpu)?;
-        let mut products: Vec<_> = self.groups.iter().map(|_| Ok(Vec::new())).collect();
-        pool.for_each_chunk(&mut products, 1, |group_idx, product| {
-            product[0] = times(&rows, &self.groups[group_idx]);
-        });
-        self.joined(products, n_rows)
+        let products = self.groups.par_iter().map(|group| times(&rows, group));
+        self.joined(products.collect(), n_rows)
     }
 
     /// `products`: `(n_panels, n_rows, width)` of each group.
@@ -421,8 +430,6 @@ mod tests {
                     assert_eq!(*y, expected);
                 }
             }
-            let pool = Pool::new(3.try_into().unwrap(), "test").unwrap();
-            assert_eq!(linear.product(&pool, &x, n_in).unwrap(), y.values());
         }
     }
 }

@@ -122,6 +122,7 @@ impl Network<'_> {
         input.multiply(self.workers, projections)?;
         self.rotate(queries, &plan.rows.positions);
         self.rotate(keys, &plan.rows.positions);
+        subtract(keys, &layer.key_centre);
         self.store(layer_idx, plan, keys, values);
 
         let mut visible = lists.take_visible();
@@ -158,6 +159,7 @@ impl Network<'_> {
         let projections = [layer.key.projection(keys), layer.value.projection(values)];
         input.multiply(self.workers, projections)?;
         self.rotate(keys, &plan.rows.positions);
+        subtract(keys, &layer.key_centre);
         self.store(layer_idx, plan, keys, values);
 
         for (place, &row) in plan.wanted.iter().enumerate() {
@@ -221,7 +223,7 @@ impl Network<'_> {
         }
         let Activations { queries, mixed, .. } = activations;
         mixed.resize(queries.len(), 0.0);
-        let Workers { pool, variant } = self.workers;
+        let Workers { pool, variant, .. } = self.workers;
         attend(pool, *variant, self.kv, queries, &sequences, mixed);
         lists.give_back_sequences(sequences);
         lists.give_back_blocks(blocks);
@@ -285,7 +287,7 @@ impl Network<'_> {
     }
 
     fn rotate(&self, rows: &mut [f32], positions: &[usize]) {
-        let Workers { pool, variant } = self.workers;
+        let Workers { pool, variant, .. } = self.workers;
         let (head_dim, table) = (self.config.head_dim(), &self.layers.rotary);
         rope(pool, *variant, rows, head_dim, positions, table);
     }
@@ -330,7 +332,7 @@ impl Network<'_> {
             mixed,
             ..
         } = activations;
-        let Workers { pool, variant } = self.workers;
+        let Workers { pool, variant, .. } = self.workers;
         for (tap, out) in plan.taps.iter().zip(taps.chunks_exact_mut(hidden_size)) {
             if tap.n_layers == self.config.num_hidden_layers {
                 let place = plan.wanted.partition_point(|&row| row < tap.rows.start);
@@ -360,6 +362,14 @@ impl PlannedRows {
         Visible {
             until: self.until[row],
             beyond: &self.beyond[self.beyond_ranges[row].clone()],
+        }
+    }
+}
+
+fn subtract(rows: &mut [f32], centre: &[f32]) {
+    for row in rows.chunks_exact_mut(centre.len()) {
+        for (value, centre) in row.iter_mut().zip(centre) {
+            *value -= centre;
         }
     }
 }
