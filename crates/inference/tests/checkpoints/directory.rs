@@ -189,17 +189,15 @@ fn files_that_do_not_belong_together_are_refused() {
         config[field] = value;
         write_json(&dir.path().join("config.json"), &config);
         match load(&[dir.path().to_owned()]) {
-            Err(InferenceError::Corrupt { what, .. }) => assert_eq!(what, expected),
+            Err(InferenceError::Corrupt { what, .. }) => {
+                assert!(what.starts_with(expected), "{field}: {what}");
+            }
             other => panic!("{field}: {:?}", other.map(|_| ())),
         }
     };
     check("vocab_size", json!(277), "model.embed_tokens.weight");
     check("vocab_size", json!(7), "model.embed_tokens.weight");
-    check(
-        "num_hidden_layers",
-        json!(3),
-        "model.layers.2.input_layernorm.weight",
-    );
+    check("num_hidden_layers", json!(3), "model.layers.2.");
     check(
         "intermediate_size",
         json!(151),
