@@ -80,6 +80,7 @@ pub(crate) fn run(options: &AccuracyOptions) -> anyhow::Result<()> {
 
     let mut about = files.describe();
     about["machine"] = machine::describe();
+    about["variant"] = json!(options.engine.instruction_set());
     about["weight_form"] = json!(format!("{form:?}"));
     let mut figures = Figures {
         all: json!({ "schema": "inwarden.bench.accuracy/1", "about": about }),

@@ -98,6 +98,7 @@ fn check_names(subjects: &[Box<dyn Subject>]) -> anyhow::Result<()> {
 fn about(files: &ModelFiles, options: &LlmOptions) -> Value {
     let mut about = files.describe();
     about["machine"] = machine::describe();
+    about["variant"] = json!(options.engine.instruction_set());
     about["engine"] = json!(format!("{:?}", options.engine));
     about["threads"] = json!(options.most_threads().get());
     about["prefix_tokens"] = json!(options.longest_prefix());

@@ -59,7 +59,14 @@ pub(crate) struct EngineOptions {
     /// How the weights are kept in memory; default: what the engine chooses.
     #[arg(long, value_enum)]
     weights: Option<Weights>,
+    /// The instruction set of the kernels: avx512-vnni-bf16, avx512-vnni, avx-vnni,
+    /// avx2 or scalar, if the processor has it; auto is the fastest it has.
+    #[arg(long, default_value = AUTO, value_name = "NAME")]
+    variant: String,
 }
+
+/// Stands for the fastest instruction set that the processor has.
+const AUTO: &str = "auto";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Weights {
@@ -72,6 +79,7 @@ impl EngineOptions {
     pub(crate) fn load_options(&self, threads: NonZeroUsize) -> LoadOptions {
         let mut options = LoadOptions {
             threads,
+            instruction_set: (self.variant != AUTO).then(|| self.variant.clone()),
             ..LoadOptions::default()
         };
         if let Some(weights) = self.weights {
@@ -87,10 +95,17 @@ impl EngineOptions {
     /// The same options for a child process.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let weights = self.weights.and_then(|weights| weights.to_possible_value());
-        weights
-            .map(|weights| format!("--weights={}", weights.get_name()))
-            .into_iter()
-            .collect()
+        let weights = weights.map(|weights| format!("--weights={}", weights.get_name()));
+        let variant = format!("--variant={}", self.variant);
+        weights.into_iter().chain([variant]).collect()
+    }
+
+    /// The instruction set that the kernels use.
+    pub(crate) fn instruction_set(&self) -> &str {
+        match LoadOptions::instruction_sets().first() {
+            Some(fastest) if self.variant == AUTO => fastest,
+            _ => &self.variant,
+        }
     }
 }
 
@@ -162,5 +177,51 @@ fn given_or(given: &[usize], full: &[usize], quick: &[usize], is_quick: bool) ->
         ([], true) => quick.to_vec(),
         ([], false) => full.to_vec(),
         (given, _) => given.to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        engine: EngineOptions,
+    }
+
+    fn parse<'a>(arguments: impl IntoIterator<Item = &'a str>) -> EngineOptions {
+        let arguments = std::iter::once("bench").chain(arguments);
+        Command::try_parse_from(arguments).unwrap().engine
+    }
+
+    #[test]
+    fn the_variant_is_the_fastest_unless_one_is_named() {
+        let available = LoadOptions::instruction_sets();
+        let auto = parse([]);
+        assert_eq!(auto.instruction_set(), available[0]);
+        assert_eq!(auto.load_options(NonZeroUsize::MIN).instruction_set, None);
+        for name in available.into_iter().chain(["abacus"]) {
+            let named = parse(["--variant", name]);
+            assert_eq!(named.instruction_set(), name);
+            let load = named.load_options(NonZeroUsize::MIN);
+            assert_eq!(load.instruction_set.as_deref(), Some(name));
+        }
+    }
+
+    #[test]
+    fn a_child_process_gets_the_same_options() {
+        for given in [
+            vec![],
+            vec!["--weights=int8"],
+            vec!["--variant=avx2", "--weights=compact"],
+        ] {
+            let options = parse(given);
+            let arguments = options.arguments();
+            let child = parse(arguments.iter().map(String::as_str));
+            assert_eq!(format!("{child:?}"), format!("{options:?}"));
+        }
     }
 }

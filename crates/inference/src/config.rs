@@ -2,6 +2,7 @@
 
 use std::{num::NonZeroUsize, path::PathBuf};
 
+use inwarden_kernels::Variant;
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -24,8 +25,17 @@ pub struct LoadOptions {
     pub fingerprint: Option<Fingerprint>,
     /// The instruction set of the kernels: `avx512-vnni-bf16`, `avx512-vnni`,
     /// `avx-vnni`, `avx2` or `scalar`. `None`: the fastest that the processor
-    /// has.
+    /// has, the first of [`Self::instruction_sets`].
     pub instruction_set: Option<String>,
+}
+
+impl LoadOptions {
+    /// What [`Self::instruction_set`] may be on this processor, fastest first.
+    #[must_use]
+    pub fn instruction_sets() -> Vec<&'static str> {
+        let variants = Variant::available();
+        variants.into_iter().map(Variant::name).collect()
+    }
 }
 
 /// How weights are kept in memory, once and for all products.
