@@ -24,6 +24,8 @@ pub enum Pooling {
     /// example those of the event in it. At the last layer, each costs what a
     /// row of a layer costs.
     Mean(Range<usize>),
+    /// As [`Self::Mean`], over each of these in turn; a single token is a range too.
+    Means(Vec<Range<usize>>),
 }
 
 impl Qwen2 {
@@ -40,39 +42,63 @@ impl Qwen2 {
                 value: layer.to_string(),
             });
         }
-        if let Pooling::Mean(tokens) = &request.pooling
-            && (tokens.is_empty() || tokens.end > n_suffix)
-        {
-            return Err(InferenceError::InvalidOption {
+        let ranges = match &request.pooling {
+            Pooling::Last => &[],
+            Pooling::Mean(tokens) => std::slice::from_ref(tokens),
+            Pooling::Means(ranges) => ranges.as_slice(),
+        };
+        let outside = |tokens: &&Range<usize>| tokens.is_empty() || tokens.end > n_suffix;
+        match ranges.iter().find(outside) {
+            Some(tokens) => Err(InferenceError::InvalidOption {
                 name: "pooling",
                 allowed: "tokens of the suffix, at least one",
                 value: format!("{tokens:?}"),
-            });
+            }),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
 impl HiddenRequest {
-    /// The rows of a pass whose first suffix row is `first`.
-    fn rows(&self, first: usize, n_suffix: usize) -> Range<usize> {
-        match &self.pooling {
-            Pooling::Last => first + n_suffix - 1..first + n_suffix,
-            Pooling::Mean(tokens) => first + tokens.start..first + tokens.end,
-        }
+    /// How many states a text gets: one of each layer, for each range of tokens.
+    pub(super) fn n_states(&self) -> usize {
+        let n_ranges = match &self.pooling {
+            Pooling::Last | Pooling::Mean(_) => 1,
+            Pooling::Means(ranges) => ranges.len(),
+        };
+        n_ranges * self.layers.len()
     }
 
     /// Plans what is asked for of the suffix in the rows from `first` on; to be
     /// called before other rows of the sequence become wanted.
     pub(super) fn plan(&self, plan: &mut Plan, first: usize, n_suffix: usize, n_layers: usize) {
-        let rows = self.rows(first, n_suffix);
+        match &self.pooling {
+            Pooling::Last => self.plan_range(plan, first + n_suffix - 1..first + n_suffix),
+            Pooling::Mean(tokens) => self.plan_range(plan, moved(tokens, first)),
+            Pooling::Means(ranges) => ranges
+                .iter()
+                .for_each(|tokens| self.plan_range(plan, moved(tokens, first))),
+        }
+        if self.layers.contains(&n_layers) {
+            let of_others = plan.wanted.partition_point(|&row| row < first);
+            let taps = &plan.taps[plan.taps.len() - self.n_states()..];
+            for tap in taps.iter().step_by(self.layers.len()) {
+                plan.wanted.extend(tap.rows.clone());
+            }
+            plan.wanted[of_others..].sort_unstable();
+            plan.wanted.dedup();
+        }
+    }
+
+    fn plan_range(&self, plan: &mut Plan, rows: Range<usize>) {
         let taps = self.layers.iter().map(|&n_layers| Tap {
             n_layers,
             rows: rows.clone(),
         });
         plan.taps.extend(taps);
-        if self.layers.contains(&n_layers) {
-            plan.wanted.extend(rows);
-        }
     }
+}
+
+fn moved(tokens: &Range<usize>, first: usize) -> Range<usize> {
+    first + tokens.start..first + tokens.end
 }

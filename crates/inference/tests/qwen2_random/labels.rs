@@ -160,6 +160,33 @@ fn a_mean_of_hidden_states_is_that_of_the_single_ones() {
         assert!((mean - expected).abs() < 1e-5, "{mean} {expected}");
     }
     assert_ne!(mean[..10], mean[model.config().hidden_size..][..10]);
+
+    let (n_suffix, width) = (suffix.len(), mean.len());
+    let several = Pooling::Means(vec![2..6, n_suffix - 1..n_suffix, 4..5]);
+    let request = |hidden| LabelRequest {
+        prefix: &prefix,
+        suffix: &suffix,
+        labels: &labels,
+        hidden,
+    };
+    let several = HiddenRequest {
+        layers: vec![1, 2, 0],
+        pooling: several,
+    };
+    // In company, so that rows of others lie before and behind.
+    let requests = [request(None), request(Some(&several)), request(None)];
+    let scores = model.score_labels_batch(&requests).unwrap();
+    let states: Vec<&[f32]> = scores[1].hidden.chunks(width).collect();
+    assert_eq!(
+        states,
+        [
+            mean,
+            hidden(&suffix, Pooling::Last),
+            hidden(&suffix, Pooling::Mean(4..5))
+        ]
+    );
+    assert_eq!(scores[0].log_probabilities, scores[1].log_probabilities);
+    assert!(scores[0].hidden.is_empty());
 }
 
 #[test]
@@ -191,6 +218,7 @@ fn requests_that_cannot_be_answered_are_refused_before_anything_is_computed() {
         (3, Pooling::Last),
         (0, Pooling::Mean(4..6)),
         (0, Pooling::Mean(2..2)),
+        (0, Pooling::Means(vec![0..1, 4..6])),
     ] {
         let hidden = HiddenRequest {
             layers: vec![layer],

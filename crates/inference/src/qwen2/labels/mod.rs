@@ -31,7 +31,8 @@ pub struct LabelScores {
     /// `0.0..=1.0`. A label that begins with another one is counted in it.
     /// `None` where only legal tokens compete.
     pub outside: Option<f64>,
-    /// The hidden states asked for, `(layers, hidden_size)`, f32, row-major.
+    /// The hidden states asked for, `(layers, hidden_size)`, f32, row-major; of
+    /// several ranges of tokens one after the other.
     pub hidden: Vec<f32>,
 }
 
@@ -166,8 +167,8 @@ impl Qwen2 {
                 .log_probabilities
                 .resize(request.labels.n_labels, 0.0);
             scores.hidden.clear();
-            let n_layers = request.hidden.map_or(0, |hidden| hidden.layers.len());
-            scores.hidden.extend(taps.by_ref().take(n_layers).flatten());
+            let n_states = request.hidden.map_or(0, HiddenRequest::n_states);
+            scores.hidden.extend(taps.by_ref().take(n_states).flatten());
         }
         // Requests in a row with the same labels share the products of the head.
         let same_labels =
