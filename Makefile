@@ -32,7 +32,7 @@ test-python: ## Install the wheel in a clean environment and test it (after buil
 check-no-rebuild: ## Check that no target compiles a registry crate again
 	@scripts/check-no-rebuild.sh
 
-check-release: ## Feature matrix, documentation, licences, source distribution
+check-release: ## Feature matrix, documentation, licences, source distribution, sanitizer, fuzzing
 	@scripts/check-release.sh
 
 check-cuda: ## Compile and link for an NVIDIA L4, without a card

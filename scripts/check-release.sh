@@ -11,6 +11,17 @@ phase() {
 	say "=== $1"
 	if "${@:2}" </dev/null; then say "=== $1 passed"; else failed+=("$1"); say "=== $1 FAILED"; fi
 }
+# As phase, for what exits with 2 where a tool that it needs is not installed.
+phase_if_possible() {
+	local status=0
+	say "=== $1"
+	"${@:2}" </dev/null || status=$?
+	case $status in
+	0) say "=== $1 passed" ;;
+	2) not_run+=("$1: a tool is not installed, see above") && say "=== $1 NOT RUN" ;;
+	*) failed+=("$1") && say "=== $1 FAILED" ;;
+	esac
+}
 
 scripts/bootstrap.sh
 phase "no features" cargo build --workspace --lib --bins --locked --no-default-features
@@ -26,6 +37,14 @@ done
 if [ -n "$features" ]; then
 	phase "all features but cuda" cargo build --workspace --lib --bins --locked --features "$(echo $features | tr ' ' ,)"
 fi
+# All that is built here is built with the pinned toolchain.
+minimum_rust() {
+	local minimum pinned
+	minimum=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+	pinned=$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
+	case $pinned in "$minimum" | "$minimum".*) ;; *) say "rust-version is $minimum, the pinned toolchain $pinned" && return 1 ;; esac
+}
+phase "minimum Rust version" minimum_rust
 docs() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked; }
 phase "documentation" docs
 
@@ -46,6 +65,17 @@ sdist() {
 		(cd / && "$dir/venv/bin/python" -c 'import inwarden; print(inwarden.__name__)')
 }
 phase "source distribution" sdist
+
+phase_if_possible "kernels under address sanitizer" scripts/kernels-asan.sh
+phase_if_possible "fuzzing, shortly" scripts/fuzz-smoke.sh
+
+if ! cargo semver-checks --version >/dev/null 2>&1; then
+	not_run+=("semver: cargo-semver-checks is not installed (cargo install cargo-semver-checks --locked)")
+elif ! release=$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null); then
+	not_run+=("semver: there is no released version to compare with")
+else
+	phase "semver since $release" cargo semver-checks --workspace --baseline-rev "$release"
+fi
 
 for line in "${not_run[@]+"${not_run[@]}"}"; do say "NOT RUN: $line"; done
 for line in "${failed[@]+"${failed[@]}"}"; do say "FAILED: $line"; done
