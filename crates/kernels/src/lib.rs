@@ -6,17 +6,24 @@
 //! variant of its own, chosen at run time by [`Variant::detect`]; all variants
 //! give bitwise the same numbers as the scalar one, whatever the number of rows
 //! in a call, because the integer sums are exact and every output adds its
-//! groups in the same order. This holds for finite inputs and outputs: where a
-//! number is not finite, each variant gives one that is not either, but the sign
-//! and the payload of a NaN may differ.
+//! groups in the same order. Attention over bf16 keys and values is the exception:
+//! with AVX-512 BF16 it rounds queries and weights too. All this holds for finite
+//! inputs and outputs: where a number is not finite, each variant gives one that
+//! is not either, but the sign and the payload of a NaN may differ.
 //!
 //! Work runs on the threads of a [`Pool`], which the caller owns.
 //!
 //! What is not here: model names and files.
 //!
-//! Unsafe code is in the files named for an instruction set, in `variant.rs` and
-//! in `pool/`: vector loads and stores, calls into code compiled for an
-//! instruction set, which [`Variant`] vouches for, and work shared among threads.
+//! Unsafe code is in these places:
+//!
+//! * vector loads and stores: `matrix/kernel/avx512.rs`, `matrix/kernel/ymm.rs`
+//!   (in `avx2.rs` and `avx_vnni.rs`), `attention/bf16/avx512.rs`,
+//!   `matrix/blocks.rs`;
+//! * calls into code compiled for an instruction set, which [`Variant`] vouches
+//!   for: `matrix/kernel/mod.rs`, and the macro of `variant.rs` wherever it is
+//!   used;
+//! * memory and work that threads share: `pool/`, `matrix/multiply.rs`.
 
 #![cfg_attr(
     not(target_arch = "x86_64"),
