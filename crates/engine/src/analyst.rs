@@ -2,13 +2,19 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use inwarden_classifier::{Classifier, ClassifierConfig, Judge, Parts, Prompt, QwenJudge, RuleSet};
+use inwarden_classifier::{
+    Calibration, Classifier, ClassifierConfig, Judge, Parts, Prompt, QwenJudge, RuleSet,
+};
 use inwarden_inference::{LoadOptions, Qwen2, Scheduler, SchedulerConfig};
 use inwarden_models::ModelCache;
 use inwarden_policy::{CallQuery, Policy, PolicySource, ResponseQuery, Target};
 use inwarden_types::{Case, Decision, Event, EventData, Mode, Scope, Verdict};
 
-use crate::{EngineError, store};
+use crate::{
+    EngineError,
+    judge_prefix::{PrefixCounts, start_judge},
+    store,
+};
 
 /// The language model used where none is named.
 pub const DEFAULT_MODEL: &str = "qwen2.5-coder-0.5b-instruct-q4_k_m";
@@ -49,25 +55,38 @@ pub struct AnalystConfig {
     pub memory: MemoryPlace,
     /// Whether detection rules are used.
     pub rules: RuleChoice,
+    /// Weights and thresholds in place of the shipped ones.
+    pub calibration: Option<Calibration>,
     /// Cedar policies; empty means the shipped set.
     pub policies: Vec<PolicySource>,
-    /// How the language model is loaded.
+    /// How the language model is loaded. Without a fingerprint, it is given the
+    /// one of the files that were found.
     pub load: LoadOptions,
+    /// Where the model's state after the fixed part of the prompt is kept, so
+    /// that the next start does not compute it again: a file a model, about 12
+    /// kB a token with the default one. The directory is created for its owner
+    /// alone; one that others may write is not used. What cannot be read or
+    /// written there is counted, and computed. `None`: it is computed at each
+    /// start.
+    pub prefix_dir: Option<PathBuf>,
     /// How cases that are judged at the same time share the model.
     pub scheduler: SchedulerConfig,
 }
 
 impl AnalystConfig {
-    /// All stages, the default model, the shipped precedents (kept beside the
-    /// model files), rules and policies.
+    /// All stages, the default model, the shipped precedents, rules and
+    /// policies. Precedents and the prompt's prefix are kept beside the model
+    /// files.
     #[must_use]
     pub fn new(models: impl Into<Arc<ModelCache>>) -> Self {
         let models = models.into();
         Self {
             memory: MemoryPlace::Shipped(models.dir().join("precedents")),
+            prefix_dir: Some(models.dir().join("prefixes")),
             models,
             model: Some(DEFAULT_MODEL.to_owned()),
             rules: RuleChoice::Shipped,
+            calibration: None,
             policies: Vec::new(),
             load: LoadOptions::default(),
             scheduler: SchedulerConfig::default(),
@@ -84,6 +103,7 @@ pub struct Analyst {
     classifier: Classifier,
     /// Of the model, if there is one.
     scheduler: Option<Arc<Scheduler>>,
+    prefix: PrefixCounts,
     policy: Policy,
     identity: Vec<(&'static str, String)>,
 }
@@ -99,7 +119,8 @@ impl std::fmt::Debug for Analyst {
 impl Analyst {
     /// Loads everything `config` names.
     ///
-    /// Takes seconds: the model is read and its prompt prefix computed.
+    /// Takes seconds: the model is read, and the first time its prompt's prefix
+    /// computed.
     ///
     /// # Errors
     /// Whatever is absent or damaged, by the room that noticed.
@@ -114,8 +135,15 @@ impl Analyst {
             RuleChoice::Off => None,
         };
         let memory = store::open(&config.memory, &config.models)?.map(Arc::new);
-        let scheduler = load_model(config)?;
-        let judge = scheduler.as_ref().map(load_judge).transpose()?;
+        let mut scheduler = None;
+        let mut judge: Option<Arc<dyn Judge>> = None;
+        let mut prefix = PrefixCounts::default();
+        if let Some(id) = &config.model {
+            let model = load_model(config, id)?;
+            let dir = config.prefix_dir.as_deref();
+            let (started, counts) = start_judge(&model, id, dir)?;
+            (scheduler, judge, prefix) = (Some(model), Some(Arc::new(started)), counts);
+        }
         let or_none = |text: Option<String>| text.unwrap_or_else(|| "none".to_owned());
         let identity = vec![
             (
@@ -137,9 +165,14 @@ impl Analyst {
             memory,
             rules,
         };
+        let mut classifier = ClassifierConfig::shipped()?;
+        if let Some(calibration) = &config.calibration {
+            classifier.calibration = calibration.clone();
+        }
         Ok(Self {
-            classifier: Classifier::new(ClassifierConfig::shipped()?, parts)?,
-            scheduler: scheduler.map(|(scheduler, _)| scheduler),
+            classifier: Classifier::new(classifier, parts)?,
+            scheduler,
+            prefix,
             policy,
             identity,
         })
@@ -194,6 +227,10 @@ impl Analyst {
         self.scheduler.as_ref()
     }
 
+    pub(crate) fn prefix_counts(&self) -> PrefixCounts {
+        self.prefix
+    }
+
     /// What was loaded, for the audit log: names and content hashes.
     #[must_use]
     pub fn identity(&self) -> &[(&'static str, String)] {
@@ -201,18 +238,21 @@ impl Analyst {
     }
 }
 
-/// The model with its scheduler, and its id.
-fn load_model(config: &AnalystConfig) -> Result<Option<(Arc<Scheduler>, &str)>, EngineError> {
-    let Some(id) = &config.model else {
-        return Ok(None);
-    };
+fn load_model(config: &AnalystConfig, id: &str) -> Result<Arc<Scheduler>, EngineError> {
     let files = config.models.locate(id)?;
-    let model = Arc::new(Qwen2::load(&files.files, &config.load)?);
+    let mut options = config.load.clone();
+    let fingerprint = options.fingerprint;
+    options.fingerprint = fingerprint.or_else(|| Some(fingerprint_of(&files.sha256)));
+    let model = Arc::new(Qwen2::load(&files.files, &options)?);
     let scheduler = Scheduler::start(model, config.scheduler.clone())?;
-    Ok(Some((Arc::new(scheduler), id)))
+    Ok(Arc::new(scheduler))
 }
 
-fn load_judge((scheduler, id): &(Arc<Scheduler>, &str)) -> Result<Arc<dyn Judge>, EngineError> {
-    let judge = QwenJudge::new(Arc::clone(scheduler), id, &Prompt::shipped())?;
-    Ok(Arc::new(judge))
+/// The file's hash; of several files, the hash of their hashes.
+fn fingerprint_of(files: &[Sha256]) -> Fingerprint {
+    if let [file] = files {
+        return Fingerprint(*file.as_bytes());
+    }
+    let hashes: Vec<u8> = files.iter().flat_map(Sha256::as_bytes).copied().collect();
+    Fingerprint(*Sha256::of(&hashes).as_bytes())
 }
