@@ -38,7 +38,10 @@ pub use error::ClassifierError;
 pub use fusion::{
     Calibration, FitRow, Signals, Weights, add_judge, fit_weights, grouped_scores, indicator_names,
 };
-pub use judge::{Judge, JudgeAnswer, JudgeError, JudgeSetupError, Prompt, QwenJudge, Shot};
+pub use judge::{
+    FoundPrefix, Judge, JudgeAnswer, JudgeError, JudgeSetupError, Prompt, QwenJudge,
+    SavedPrefixReport, Shot,
+};
 pub use quote::quote_untrusted;
 pub use render::{render_behaviour, render_case};
 pub use screen::{RuleSet, RuleSource};

@@ -2,9 +2,11 @@
 
 mod prompt;
 mod qwen;
+mod saved_prefix;
 
 pub use prompt::{Prompt, Shot};
 pub use qwen::{JudgeSetupError, QwenJudge};
+pub use saved_prefix::{FoundPrefix, SavedPrefixReport};
 
 /// Judges the text of a case. The text is untrusted and must be treated as data.
 pub trait Judge: Send + Sync {

@@ -61,6 +61,14 @@ impl Prompt {
     /// The first 12 hexadecimal digits of the SHA-256 of all its words.
     #[must_use]
     pub fn content_hash(&self) -> String {
+        self.digest()[..6]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+
+    /// The SHA-256 of all its words, each with its length.
+    pub(super) fn digest(&self) -> [u8; 32] {
         let mut hasher = Sha256::new();
         let mut word = |text: &str| {
             hasher.update((text.len() as u64).to_le_bytes());
@@ -82,11 +90,7 @@ impl Prompt {
         for text in &self.content_free {
             word(text);
         }
-        let digest = hasher.finalize();
-        digest[..6]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        hasher.finalize().into()
     }
 
     pub(crate) fn label_of(&self, shot: &Shot) -> &str {

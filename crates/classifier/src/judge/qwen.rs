@@ -62,6 +62,28 @@ impl QwenJudge {
     ) -> Result<Self, JudgeSetupError> {
         let model = scheduler.model();
         let prefix = model.prefix(&prefix_tokens(model, prompt)?)?;
+        let mut judge = Self::behind(prefix, scheduler, model_id, prompt)?;
+        let mut sum = 0.0;
+        for text in &prompt.content_free {
+            sum += judge.raw(text)?.log_odds;
+        }
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a prompt has a handful of these"
+        )]
+        let count = prompt.content_free.len().max(1) as f64;
+        judge.set_prior(sum / count)?;
+        Ok(judge)
+    }
+
+    /// With a prefix that is there, and no prior yet.
+    pub(super) fn behind(
+        prefix: Prefix,
+        scheduler: Arc<Scheduler>,
+        model_id: &str,
+        prompt: &Prompt,
+    ) -> Result<Self, JudgeSetupError> {
+        let model = scheduler.model();
         let tokenizer = model.tokenizer();
         let answer_start = tokenizer.encode_prompt(&format!(
             "<|im_end|>\n<|im_start|>assistant\n{}",
@@ -74,7 +96,7 @@ impl QwenJudge {
         let labels = model.prepare_labels(&labels, Normalization::WholeVocabulary)?;
         let cut_mark = tokenizer.encode_text(" [...] ")?;
         let identity = format!("{model_id} prompt:{}", prompt.content_hash());
-        let mut judge = Self {
+        Ok(Self {
             scheduler,
             prefix,
             answer_start,
@@ -82,21 +104,19 @@ impl QwenJudge {
             labels,
             prior: 0.0,
             identity,
-        };
-        let mut sum = 0.0;
-        for text in &prompt.content_free {
-            sum += judge.raw(text)?.log_odds;
-        }
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a prompt has a handful of these"
-        )]
-        let count = prompt.content_free.len().max(1) as f64;
-        judge.prior = sum / count;
-        if !judge.prior.is_finite() {
+        })
+    }
+
+    pub(super) fn set_prior(&mut self, log_odds: f64) -> Result<(), JudgeSetupError> {
+        if !log_odds.is_finite() {
             return Err(JudgeSetupError::NotFinite);
         }
-        Ok(judge)
+        self.prior = log_odds;
+        Ok(())
+    }
+
+    pub(super) fn prefix(&self) -> &Prefix {
+        &self.prefix
     }
 
     /// The log-odds of a case without content, in nats; already taken off.
@@ -185,7 +205,10 @@ impl std::fmt::Debug for QwenJudge {
 
 /// The chat up to the event, in Qwen2.5's template (ChatML; model card of
 /// `Qwen/Qwen2.5-0.5B-Instruct`). Examples are encoded as events are.
-fn prefix_tokens(model: &Qwen2, prompt: &Prompt) -> Result<Vec<TokenId>, InferenceError> {
+pub(super) fn prefix_tokens(
+    model: &Qwen2,
+    prompt: &Prompt,
+) -> Result<Vec<TokenId>, InferenceError> {
     let tokenizer = model.tokenizer();
     let mut tokens = tokenizer.encode_prompt("<|im_start|>system\n")?;
     tokens.extend(tokenizer.encode_text(&prompt.task)?);

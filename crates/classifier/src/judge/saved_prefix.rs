@@ -1,0 +1,98 @@
+//! A judge whose prefix is kept in a file between starts.
+//!
+//! What the file holds is a copy: whatever is wrong with it, the prefix is
+//! computed instead and written anew. A judge answers bitwise the same either way.
+
+use std::{io::ErrorKind, path::Path, sync::Arc};
+
+use inwarden_inference::{InferenceError, Prior, Scheduler};
+
+use super::{
+    Prompt,
+    qwen::{JudgeSetupError, QwenJudge, prefix_tokens},
+};
+
+/// What became of the file that keeps a judge's prefix.
+#[derive(Debug)]
+pub struct SavedPrefixReport {
+    /// What was found at the start.
+    pub found: FoundPrefix,
+    /// Why what was computed could not be written; `None` if it was, or if
+    /// nothing had to be computed.
+    pub not_saved: Option<InferenceError>,
+}
+
+/// What a file that keeps a judge's prefix held.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum FoundPrefix {
+    /// The prefix and the prior, which were used.
+    Usable,
+    /// There was no such file.
+    Absent,
+    /// Those of another prompt.
+    OtherPrompt,
+    /// It is damaged, of another model or format, or cannot be read.
+    Refused(InferenceError),
+}
+
+impl QwenJudge {
+    /// As [`QwenJudge::new`], but takes prefix and prior from `file` where it
+    /// holds them; otherwise they are computed and written there.
+    ///
+    /// The model must have been loaded with a fingerprint. `file` is read within
+    /// the limits of the model's context and replaced as a whole, readable by its
+    /// owner alone. Whoever may write it decides what the judge answers.
+    ///
+    /// # Errors
+    /// As for [`QwenJudge::new`], and never because of `file`.
+    pub fn with_saved_prefix(
+        scheduler: Arc<Scheduler>,
+        model_id: &str,
+        prompt: &Prompt,
+        file: &Path,
+    ) -> Result<(Self, SavedPrefixReport), JudgeSetupError> {
+        let key = prompt.digest();
+        let model = Arc::clone(scheduler.model());
+        let tokens = prefix_tokens(&model, prompt)?;
+        let found = match model.load_prefix(file) {
+            Ok(saved) if saved.prefix.tokens() == tokens => {
+                if let Some(prior) = value_of(saved.prior, &key) {
+                    let mut judge = Self::behind(saved.prefix, scheduler, model_id, prompt)?;
+                    judge.set_prior(prior)?;
+                    let report = SavedPrefixReport {
+                        found: FoundPrefix::Usable,
+                        not_saved: None,
+                    };
+                    return Ok((judge, report));
+                }
+                FoundPrefix::OtherPrompt
+            }
+            Ok(_) => FoundPrefix::OtherPrompt,
+            Err(InferenceError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                FoundPrefix::Absent
+            }
+            Err(error) => FoundPrefix::Refused(error),
+        };
+        let judge = Self::new(scheduler, model_id, prompt)?;
+        let prior = Prior {
+            key,
+            values: vec![judge.prior_log_odds()],
+        };
+        let saved = model.save_prefix(judge.prefix(), Some(&prior), file);
+        let report = SavedPrefixReport {
+            found,
+            not_saved: saved.err(),
+        };
+        Ok((judge, report))
+    }
+}
+
+/// The prior, if it is the one of the prompt that `key` stands for.
+fn value_of(prior: Option<Prior>, key: &[u8; 32]) -> Option<f64> {
+    let prior = prior.filter(|prior| prior.key == *key)?;
+    match prior.values[..] {
+        [value] if value.is_finite() => Some(value),
+        _ => None,
+    }
+}
