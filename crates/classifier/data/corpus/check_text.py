@@ -164,6 +164,9 @@ def check(folder, name):
         if not found:
             seen[row["id"]] = place
             rows.append(row)
+    if not seen:
+        print(f"{name}: no rows")
+        return faults
     labels = FORMATS[name]["labels"]
     by_label = {label: [row for row in rows if row["label"] == label] for label in labels}
     print(f"{name}: {len(rows)} rows, " + ", ".join(f"{len(found)} {label}" for label, found in by_label.items()))
