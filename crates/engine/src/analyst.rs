@@ -2,11 +2,9 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use inwarden_classifier::{
-    Calibration, Classifier, ClassifierConfig, Judge, Parts, Prompt, QwenJudge, RuleSet,
-};
-use inwarden_inference::{LoadOptions, Qwen2, Scheduler, SchedulerConfig};
-use inwarden_models::ModelCache;
+use inwarden_classifier::{Calibration, Classifier, ClassifierConfig, Judge, Parts, RuleSet};
+use inwarden_inference::{Fingerprint, LoadOptions, Qwen2, Scheduler, SchedulerConfig};
+use inwarden_models::{ModelCache, Sha256};
 use inwarden_policy::{CallQuery, Policy, PolicySource, ResponseQuery, Target};
 use inwarden_types::{Case, Decision, Event, EventData, Mode, Scope, Verdict};
 
@@ -142,7 +140,9 @@ impl Analyst {
             let model = load_model(config, id)?;
             let dir = config.prefix_dir.as_deref();
             let (started, counts) = start_judge(&model, id, dir)?;
-            (scheduler, judge, prefix) = (Some(model), Some(Arc::new(started)), counts);
+            judge = Some(Arc::new(started));
+            scheduler = Some(model);
+            prefix = counts;
         }
         let or_none = |text: Option<String>| text.unwrap_or_else(|| "none".to_owned());
         let identity = vec![

@@ -10,18 +10,20 @@ use std::sync::{
 use inwarden_inference::Scheduler;
 use inwarden_types::{Action, ActionOutcome, SettledBy};
 
-use crate::Analyst;
+use crate::{Analyst, judge_prefix::PrefixCounts};
 
 macro_rules! counters {
     (
         engine: $($(#[$doc:meta])* $name:ident),+;
         model: $($(#[$model_doc:meta])* $exported:ident = $counted:ident),+;
+        prefix: $($(#[$prefix_doc:meta])* $prefix:ident = $prefix_count:ident),+;
     ) => {
         /// Live counters of one engine; shared by its threads.
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
             $(pub(crate) $name: Counter,)+
             scheduler: Option<Arc<Scheduler>>,
+            prefix: PrefixCounts,
         }
 
         /// The counters at one moment. Counts since the start; they never fall.
@@ -30,6 +32,7 @@ macro_rules! counters {
         pub struct CounterSnapshot {
             $($(#[$doc])* pub $name: u64,)+
             $($(#[$model_doc])* pub $exported: u64,)+
+            $($(#[$prefix_doc])* pub $prefix: u64,)+
         }
 
         impl Counters {
@@ -40,6 +43,7 @@ macro_rules! counters {
                 CounterSnapshot {
                     $($name: self.$name.read(),)+
                     $($exported: model.$counted,)+
+                    $($prefix: self.prefix.$prefix_count,)+
                 }
             }
         }
@@ -51,6 +55,7 @@ macro_rules! counters {
                 vec![
                     $((stringify!($name), self.$name),)+
                     $((stringify!($exported), self.$exported),)+
+                    $((stringify!($prefix), self.$prefix),)+
                 ]
             }
         }
@@ -115,13 +120,24 @@ counters! {
     model_tokens = rows,
     /// Passes of the model that ended by a panic.
     model_panics = panics;
+
+    // Of the start of the analyst: 0 or 1.
+    prefix:
+    /// The prompt's saved prefix was used.
+    saved_prefix_used = used,
+    /// A saved prefix was there and not used: it is damaged, or of another
+    /// model, prompt or release.
+    saved_prefix_refused = refused,
+    /// The prefix could not be saved; the next start computes it again.
+    saved_prefix_not_saved = not_saved;
 }
 
 impl Counters {
-    /// Also tells what the model did, if there is one.
+    /// Also tells what the model did, and its saved prefix, if there is one.
     pub(crate) fn with_model_of(analyst: &Analyst) -> Self {
         Self {
             scheduler: analyst.scheduler().cloned(),
+            prefix: analyst.prefix_counts(),
             ..Self::default()
         }
     }

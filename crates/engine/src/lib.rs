@@ -20,6 +20,7 @@ mod error;
 mod exits;
 mod forks;
 mod guard;
+mod judge_prefix;
 mod judge_queue;
 mod pipeline;
 mod record;
