@@ -37,8 +37,9 @@ const LEVELS: [(&str, u32); 17] = [
 const WITHOUT_TYPES: [&str; 3] = ["inwarden-kernels", "inwarden-inference", "inwarden-models"];
 
 /// Foreign crates, by the start of their name, and the one room for each.
-const FOREIGN: [(&str, &str); 10] = [
+const FOREIGN: [(&str, &str); 11] = [
     ("candle", "inwarden-inference"),
+    ("llguidance", "inwarden-inference"),
     ("tokenizers", "inwarden-inference"),
     ("qdrant", "inwarden-memory"),
     ("aya", "inwarden-sensor"),
