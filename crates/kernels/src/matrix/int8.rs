@@ -1,11 +1,9 @@
 //! Weights of 8 bits.
 
-use std::ops::Range;
-
 use super::{
-    GROUP, PANEL_WIDTH, QUAD, QuantizedRows, VECTORS,
+    GROUP, PANEL_WIDTH, QUAD, VECTORS,
     blocks::{Int8Block, QUADS},
-    columns, kernel, quantize,
+    columns, quantize,
 };
 use crate::{Variant, variant::compiled_for};
 
@@ -113,64 +111,10 @@ impl Int8Matrix {
         selected
     }
 
-    /// How many panels.
-    #[must_use]
-    pub fn n_panels(&self) -> usize {
-        columns::n_panels(self.n_out)
-    }
-
-    /// The outputs that panel `panel_idx` computes, without padding.
-    #[must_use]
-    pub fn columns(&self, panel_idx: usize) -> Range<usize> {
-        columns::of_panel(self.n_out, panel_idx)
-    }
-
     /// The groups of panel `panel_idx`.
     pub(super) fn panel(&self, panel_idx: usize) -> &[Int8Block] {
         let n_groups = self.n_in.div_ceil(GROUP);
         &self.blocks[panel_idx * n_groups..][..n_groups]
-    }
-
-    /// Multiplies `rows` with one panel. `out`: `(n_rows, PANEL_WIDTH)`, f32,
-    /// row-major; the columns beyond [`Int8Matrix::columns`] become 0.
-    ///
-    /// # Panics
-    /// If the shapes do not fit, or there is no such panel.
-    pub fn product(&self, panel_idx: usize, rows: &Int8Rows, out: &mut [f32]) {
-        assert_eq!(rows.0.n_in(), self.n_in, "the inputs of both sides");
-        assert_eq!(out.len(), rows.n_rows() * PANEL_WIDTH);
-        let n_columns = self.columns(panel_idx).len();
-        let mut sums = [kernel::Sums::ZERO];
-        for (row_idx, out) in out.chunks_exact_mut(PANEL_WIDTH).enumerate() {
-            sums[0] = kernel::Sums::ZERO;
-            let row = rows.0.view().part(row_idx, 1, 0);
-            kernel::int8(self.variant, self.panel(panel_idx), row, &mut sums);
-            out[..n_columns].copy_from_slice(&sums[0].0[..n_columns]);
-            out[n_columns..].fill(0.0);
-        }
-    }
-}
-
-/// Activations for [`Int8Matrix::product`].
-#[derive(Clone, Debug)]
-pub struct Int8Rows(QuantizedRows);
-
-impl Int8Rows {
-    /// Quantises `rows`, `(n_rows, n_in)`, f32, row-major. Each row by itself.
-    ///
-    /// # Panics
-    /// If the rows are not whole, or `n_in` is 0.
-    #[must_use]
-    pub fn from_f32(rows: &[f32], n_in: usize) -> Self {
-        let mut quantized = QuantizedRows::new();
-        quantized.quantize_here(Variant::detect(), rows, n_in);
-        Self(quantized)
-    }
-
-    /// How many rows.
-    #[must_use]
-    pub fn n_rows(&self) -> usize {
-        self.0.n_rows()
     }
 }
 

@@ -24,7 +24,7 @@ mod rows;
 mod tests;
 
 pub use int4::{Int4Matrix, Int4PanelMut, Q4_K_BLOCK_BYTES, SUPER_BLOCK};
-pub use int8::{Int8Matrix, Int8PanelMut, Int8Rows};
+pub use int8::{Int8Matrix, Int8PanelMut};
 pub use multiply::{Product, Write, multiply};
 pub use rows::QuantizedRows;
 

@@ -198,18 +198,6 @@ impl QuantizedRows {
         });
     }
 
-    /// As [`QuantizedRows::quantize`], on the calling thread.
-    pub(super) fn quantize_here(&mut self, variant: Variant, rows: &[f32], n_in: usize) {
-        self.resize(rows.len(), n_in);
-        let n_groups = self.n_groups();
-        let rows = rows.chunks_exact(n_in);
-        for (row, groups) in rows.zip(self.groups.chunks_exact_mut(n_groups)) {
-            for (values, group) in row.chunks(GROUP).zip(groups) {
-                quantize::plain(variant, values, group);
-            }
-        }
-    }
-
     pub(super) fn view(&self) -> RowsView<'_> {
         RowsView {
             groups: &self.groups,
