@@ -48,12 +48,18 @@ fn chat_markup_stays_text_and_the_verdict_keeps_its_form() {
     assert_eq!(model.tokenizer().decode(&tokens), text);
 
     let scheduler = Scheduler::start(model, SchedulerConfig::default()).unwrap();
-    let judge = QwenJudge::new(Arc::new(scheduler), MODEL_ID, &Prompt::shipped()).unwrap();
+    let prompt = Prompt::shipped();
+    let tokenizer = scheduler.model().tokenizer();
+    for label in [&prompt.malicious_label, &prompt.benign_label] {
+        // The calibration holds of the whole vocabulary as of the labels alone.
+        assert_eq!(tokenizer.encode_text(label).unwrap().len(), 1, "{label}");
+    }
+    let judge = QwenJudge::new(Arc::new(scheduler), MODEL_ID, &prompt).unwrap();
     assert!(judge.prior_log_odds().is_finite());
     let long = format!("exec: echo {}", "x ".repeat(20_000));
     assert!(judge.suffix_tokens(&long).unwrap() < 300);
     let first = judge.judge(&text).unwrap();
-    assert!(first.log_odds.is_finite() && (0.0..=1.0).contains(&first.outside));
+    assert!(first.log_odds.is_finite());
     assert_eq!(judge.judge(&text).unwrap(), first);
 
     let parts = Parts {

@@ -27,8 +27,6 @@ pub struct JudgeAnswer {
     /// Log-odds of malicious in nats, less those of a case without content; not
     /// calibrated.
     pub log_odds: f64,
-    /// The probability the model gave to something that is no label, `0..=1`.
-    pub outside: f64,
 }
 
 /// The judge has no answer.

@@ -6,6 +6,10 @@
 //! end of the turn and the answer up to the label. The answer is the difference
 //! of the labels' log-probabilities, less the same difference for cases without
 //! content (contextual calibration: Zhao et al. 2021, arXiv:2102.09690).
+//!
+//! Labels compete with each other alone, so the head of the model computes their
+//! tokens and not a vocabulary of 151,936. Where a label is one token, what it
+//! would compete with cancels out of the difference.
 
 use std::sync::Arc;
 
@@ -93,7 +97,9 @@ impl QwenJudge {
             tokenizer.encode_text(&prompt.malicious_label)?,
             tokenizer.encode_text(&prompt.benign_label)?,
         ];
-        let labels = model.prepare_labels(&labels, Normalization::WholeVocabulary)?;
+        let terminator = tokenizer.encode_text(&prompt.answer_end)?.first().copied();
+        let among_labels = Normalization::LegalTokens { terminator };
+        let labels = model.prepare_labels(&labels, among_labels)?;
         let cut_mark = tokenizer.encode_text(" [...] ")?;
         let identity = format!("{model_id} prompt:{}", prompt.content_hash());
         Ok(Self {
@@ -178,7 +184,6 @@ impl Judge for QwenJudge {
         }
         Ok(JudgeAnswer {
             log_odds: answer.log_odds - self.prior,
-            ..answer
         })
     }
 }
@@ -188,10 +193,7 @@ fn answer(scores: LabelScores) -> JudgeAnswer {
         [malicious, benign] => malicious - benign,
         _ => f64::NAN,
     };
-    JudgeAnswer {
-        log_odds,
-        outside: scores.outside.unwrap_or(f64::NAN),
-    }
+    JudgeAnswer { log_odds }
 }
 
 impl std::fmt::Debug for QwenJudge {

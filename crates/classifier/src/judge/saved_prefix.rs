@@ -6,6 +6,7 @@
 use std::{io::ErrorKind, path::Path, sync::Arc};
 
 use inwarden_inference::{InferenceError, Prior, Scheduler};
+use sha2::{Digest as _, Sha256};
 
 use super::{
     Prompt,
@@ -52,7 +53,7 @@ impl QwenJudge {
         prompt: &Prompt,
         file: &Path,
     ) -> Result<(Self, SavedPrefixReport), JudgeSetupError> {
-        let key = prompt.digest();
+        let key = prior_key(prompt);
         let model = Arc::clone(scheduler.model());
         let tokens = prefix_tokens(&model, prompt)?;
         let found = match model.load_prefix(file) {
@@ -86,6 +87,14 @@ impl QwenJudge {
         };
         Ok((judge, report))
     }
+}
+
+/// Stands for the prompt's words and for what is computed of them.
+fn prior_key(prompt: &Prompt) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    hasher.update(b"mean log-odds among the labels");
+    hasher.update(prompt.digest());
+    hasher.finalize().into()
 }
 
 /// The prior, if it is the one of the prompt that `key` stands for.

@@ -81,10 +81,7 @@ impl Judge for ScriptedJudge {
 
     fn judge(&self, case_text: &str) -> Result<JudgeAnswer, JudgeError> {
         match (self.script)(case_text) {
-            Some(log_odds) => Ok(JudgeAnswer {
-                log_odds,
-                outside: 0.0,
-            }),
+            Some(log_odds) => Ok(JudgeAnswer { log_odds }),
             None => Err(JudgeError::Failed {
                 judge: self.identity(),
                 reason: "as told".to_owned(),
