@@ -94,7 +94,7 @@ fn a_start_with_a_saved_prefix_gives_the_same_verdict_sooner() {
     assert_eq!(counted(&counters), (0, 0, 0));
     eprintln!("loaded in {took:?}, and saved");
     let file = dir.join(format!("{DEFAULT_MODEL}.prefix"));
-    assert_eq!(files_in(&dir), [file.clone()]);
+    assert_eq!(files_in(&dir), std::slice::from_ref(&file));
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&dir), mode(&file)), (0o700, 0o600));
 
