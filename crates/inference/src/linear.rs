@@ -10,7 +10,7 @@ use std::{
 
 use candle_core::{Device, Tensor};
 use inwarden_kernels::{
-    Int4Matrix, Int8Matrix, PANEL_WIDTH, Pool, Product, QuantizedMatrix, QuantizedRows,
+    Int4Matrix, Int8Matrix, PANEL_WIDTH, Pool, Product, QuantizedMatrix, QuantizedRows, RmsNorm,
     SUPER_BLOCK, Variant, Write, multiply, rms_norm, swiglu,
 };
 use rayon::prelude::*;
@@ -83,9 +83,13 @@ pub(crate) struct Projection<'a> {
 
 impl Linear {
     /// Reads a tensor of shape `(n_out, n_in)`, panel by panel.
+    ///
+    /// `order`: the inputs in the order in which they will come, see [`RmsNorm`];
+    /// for [`WeightForm::Int8`] alone.
     pub(crate) fn load(
         tensor: &StoredTensor,
         form: WeightForm,
+        order: Option<&[u32]>,
         workers: &Workers,
     ) -> Result<Self, InferenceError> {
         let (n_out, n_in) = (tensor.n_rows(), tensor.width());
@@ -112,6 +116,9 @@ impl Linear {
                     |panel, bytes, rows| {
                         rows.resize(bytes.len() / tensor.row_bytes() * n_in, 0.0);
                         tensor.block_type.unpack(workers.variant, bytes, rows);
+                        if let Some(order) = order {
+                            reorder(rows, order);
+                        }
                         panel.fill(rows);
                     },
                 )?;
@@ -142,6 +149,17 @@ impl Linear {
         match self {
             Self::F32(panels) => panels.n_out * panels.n_in * size_of::<f32>(),
             Self::Quantized(weights) => weights.size_bytes(),
+        }
+    }
+}
+
+/// Puts the columns of `rows`, `(n_rows, order.len())`, into `order`.
+fn reorder(rows: &mut [f32], order: &[u32]) {
+    let mut before = vec![0.0; order.len()];
+    for row in rows.chunks_exact_mut(order.len()) {
+        before.copy_from_slice(row);
+        for (to, &idx) in row.iter_mut().zip(order) {
+            *to = before[idx as usize];
         }
     }
 }
@@ -197,16 +215,18 @@ impl Input {
         }
     }
 
-    /// Takes `rows`, `(n_rows, weight.len())`, after `RMSNorm`.
-    pub(crate) fn rms_norm(&mut self, workers: &Workers, rows: &[f32], weight: &[f32], eps: f32) {
+    /// Takes `rows`, `(n_rows, norm.weight.len())`, after `RMSNorm`.
+    ///
+    /// Weights as f32 have no order of their own: it is `None` for them.
+    pub(crate) fn rms_norm(&mut self, workers: &Workers, rows: &[f32], norm: &RmsNorm<'_>) {
         let Workers { pool, variant, .. } = workers;
         match self {
             Self::F32 { values, n_in } => {
-                *n_in = weight.len();
+                *n_in = norm.weight.len();
                 values.resize(rows.len(), 0.0);
-                rms_norm(pool, *variant, rows, weight, eps, values);
+                rms_norm(pool, *variant, rows, norm.weight, norm.eps, values);
             }
-            Self::Quantized(quantized) => quantized.rms_norm(pool, *variant, rows, weight, eps),
+            Self::Quantized(quantized) => quantized.rms_norm(pool, *variant, rows, norm),
         }
     }
 

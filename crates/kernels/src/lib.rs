@@ -45,7 +45,7 @@ pub use elementwise::{log_sum_exp, rms_norm, swiglu};
 pub use kv::{KV_BLOCK, KvBlock, KvShape, KvType};
 pub use matrix::{
     GROUP, Int4Matrix, Int4PanelMut, Int8Matrix, Int8PanelMut, PANEL_WIDTH, Product,
-    Q4_K_BLOCK_BYTES, QuantizedMatrix, QuantizedRows, SUPER_BLOCK, Write, multiply,
+    Q4_K_BLOCK_BYTES, QuantizedMatrix, QuantizedRows, RmsNorm, SUPER_BLOCK, Write, multiply,
 };
 pub use pool::Pool;
 pub use rotary::{RotaryTable, rope};

@@ -12,7 +12,7 @@ use std::{
 
 use inwarden_kernels::{
     Int4Matrix, Int8Matrix, Pool, Product, Q4_K_BLOCK_BYTES, QuantizedMatrix, QuantizedRows,
-    SUPER_BLOCK, Variant, Write, multiply,
+    RmsNorm, SUPER_BLOCK, Variant, Write, multiply,
 };
 
 struct Counting;
@@ -55,7 +55,12 @@ fn nothing_is_allocated_once_the_buffers_exist() {
         let mut step = |n_rows| {
             let x = &x[..n_rows * n_in];
             rows.quantize(&pool, variant, x, n_in);
-            rows.rms_norm(&pool, variant, x, &weight, 1e-6);
+            let norm = RmsNorm {
+                weight: &weight,
+                eps: 1e-6,
+                order: None,
+            };
+            rows.rms_norm(&pool, variant, x, &norm);
             rows.swiglu(&pool, variant, x, x, n_in);
             for weights in &matrices {
                 let product = Product {

@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use inwarden_kernels::{KV_BLOCK, KvShape, Sequence, Visible, Write, attend, rms_norm, rope};
+use inwarden_kernels::{
+    KV_BLOCK, KvShape, RmsNorm, Sequence, Visible, Write, attend, rms_norm, rope,
+};
 
 use super::{
     arena::{Activations, Arena, Lists},
@@ -75,8 +77,7 @@ impl Network<'_> {
         head: &Linear,
         logits: &mut Vec<f32>,
     ) -> Result<(), InferenceError> {
-        let (weight, eps) = (&self.layers.final_norm, self.config.rms_norm_eps);
-        input.rms_norm(self.workers, hidden, weight, eps);
+        input.rms_norm(self.workers, hidden, &self.layers.final_norm.view());
         let n_rows = hidden.len() / self.config.hidden_size;
         logits.resize(n_rows * head.n_out(), 0.0);
         let projection = Projection {
@@ -104,12 +105,7 @@ impl Network<'_> {
             input,
             ..
         } = activations;
-        input.rms_norm(
-            self.workers,
-            hidden,
-            &layer.attention_norm,
-            self.config.rms_norm_eps,
-        );
+        input.rms_norm(self.workers, hidden, &layer.attention_norm.view());
         let n_rows = plan.rows.len();
         queries.resize(n_rows * self.config.hidden_size, 0.0);
         keys.resize(n_rows * self.config.key_value_width(), 0.0);
@@ -152,8 +148,8 @@ impl Network<'_> {
             positions,
             ..
         } = activations;
-        let (hidden_size, eps) = (self.config.hidden_size, self.config.rms_norm_eps);
-        input.rms_norm(self.workers, hidden, &layer.attention_norm, eps);
+        let hidden_size = self.config.hidden_size;
+        input.rms_norm(self.workers, hidden, &layer.attention_norm.view());
         keys.resize(plan.rows.len() * self.config.key_value_width(), 0.0);
         values.resize(keys.len(), 0.0);
         let projections = [layer.key.projection(keys), layer.value.projection(values)];
@@ -170,7 +166,7 @@ impl Network<'_> {
         if plan.wanted.is_empty() {
             return Ok(());
         }
-        input.rms_norm(self.workers, hidden, &layer.attention_norm, eps);
+        input.rms_norm(self.workers, hidden, &layer.attention_norm.view());
         queries.resize(hidden.len(), 0.0);
         input.multiply(self.workers, [layer.query.projection(queries)])?;
         positions.clear();
@@ -264,7 +260,7 @@ impl Network<'_> {
             ..
         } = activations;
         let (workers, width) = (self.workers, self.config.intermediate_size);
-        input.rms_norm(workers, hidden, &layer.mlp_norm, self.config.rms_norm_eps);
+        input.rms_norm(workers, hidden, &layer.mlp_norm.view());
         let n_rows = hidden.len() / self.config.hidden_size;
         gate.resize(n_rows * width, 0.0);
         up.resize(n_rows * width, 0.0);
@@ -338,7 +334,7 @@ impl Network<'_> {
                 let place = plan.wanted.partition_point(|&row| row < tap.rows.start);
                 let rows = &hidden[place * hidden_size..][..tap.rows.len() * hidden_size];
                 let normed = &mut mixed[..rows.len()];
-                let (weight, eps) = (&self.layers.final_norm, self.config.rms_norm_eps);
+                let RmsNorm { weight, eps, .. } = self.layers.final_norm.view();
                 rms_norm(pool, *variant, rows, weight, eps, normed);
                 mean(normed, out);
             }

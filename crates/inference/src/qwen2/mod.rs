@@ -111,7 +111,7 @@ impl Qwen2 {
         let identity = ModelIdentity {
             fingerprint: loaded.fingerprint,
             format: format!(
-                "weights {:?}, kernels {}, keys and values {kv_type:?}, \
+                "weights {:?}, inputs by size, kernels {}, keys and values {kv_type:?}, \
                  {} layers of {} heads of {}, rotary base {}",
                 loaded.form,
                 workers.variant.name(),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use inwarden_kernels::{Pool, RotaryTable, Variant};
+use inwarden_kernels::{Pool, RmsNorm, RotaryTable, Variant};
 
 use super::{Qwen2, embeddings::Embeddings};
 use crate::{
@@ -17,16 +17,14 @@ pub(super) struct Layers {
     pub(super) embeddings: Embeddings,
     pub(super) rotary: RotaryTable,
     pub(super) decoder: Vec<DecoderLayer>,
-    /// `(hidden_size,)`.
-    pub(super) final_norm: Vec<f32>,
+    pub(super) final_norm: Norm,
     /// `(vocab_size, hidden_size)`.
     pub(super) head: Linear,
 }
 
 /// One decoder layer; shapes are `(n_out, n_in)`.
 pub(super) struct DecoderLayer {
-    /// `(hidden_size,)`.
-    pub(super) attention_norm: Vec<f32>,
+    pub(super) attention_norm: Norm,
     /// `(hidden_size, hidden_size)`, with bias.
     pub(super) query: Biased,
     /// `(key_value_width, hidden_size)`, with bias.
@@ -37,14 +35,32 @@ pub(super) struct DecoderLayer {
     pub(super) value: Biased,
     /// `(hidden_size, hidden_size)`.
     pub(super) output: Linear,
-    /// `(hidden_size,)`.
-    pub(super) mlp_norm: Vec<f32>,
+    pub(super) mlp_norm: Norm,
     /// `(intermediate_size, hidden_size)`.
     pub(super) gate: Linear,
     /// `(intermediate_size, hidden_size)`.
     pub(super) up: Linear,
     /// `(hidden_size, intermediate_size)`.
     pub(super) down: Linear,
+}
+
+/// What comes before some products.
+pub(super) struct Norm {
+    /// `(hidden_size,)`.
+    pub(super) weight: Vec<f32>,
+    eps: f32,
+    /// The order of the inputs of the products, see [`RmsNorm`].
+    order: Option<Vec<u32>>,
+}
+
+impl Norm {
+    pub(super) fn view(&self) -> RmsNorm<'_> {
+        RmsNorm {
+            weight: &self.weight,
+            eps: self.eps,
+            order: self.order.as_deref(),
+        }
+    }
 }
 
 pub(super) struct Biased {
@@ -176,12 +192,11 @@ impl Loader<'_> {
             false => HEAD,
         };
         let decoder = (0..config.num_hidden_layers).map(|layer_idx| self.decoder_layer(layer_idx));
+        let final_norm = self.norm("output_norm.weight")?;
         Ok(Layers {
             decoder: decoder.collect::<Result<_, _>>()?,
-            head: self.linear(head_name, table_shape)?,
-            final_norm: self
-                .weights
-                .vector("output_norm.weight", config.hidden_size)?,
+            head: self.linear(head_name, table_shape, Some(&final_norm))?,
+            final_norm,
             embeddings: Embeddings::new(embeddings),
             rotary: RotaryTable::new(
                 config.head_dim(),
@@ -196,32 +211,81 @@ impl Loader<'_> {
         let hidden = self.config.hidden_size;
         let key_value = self.config.key_value_width();
         let intermediate = self.config.intermediate_size;
-        let key = self.biased(&name("attn_k"), [key_value, hidden])?;
+        let attention_norm = self.norm(&name("attn_norm.weight"))?;
+        let mlp_norm = self.norm(&name("ffn_norm.weight"))?;
+        let key = self.biased(&name("attn_k"), [key_value, hidden], &attention_norm)?;
         Ok(DecoderLayer {
-            attention_norm: self.weights.vector(&name("attn_norm.weight"), hidden)?,
-            query: self.biased(&name("attn_q"), [hidden, hidden])?,
+            query: self.biased(&name("attn_q"), [hidden, hidden], &attention_norm)?,
             key_centre: key_centre(&key.bias, self.config),
             key,
-            value: self.biased(&name("attn_v"), [key_value, hidden])?,
-            output: self.linear(&name("attn_output.weight"), [hidden, hidden])?,
-            mlp_norm: self.weights.vector(&name("ffn_norm.weight"), hidden)?,
-            gate: self.linear(&name("ffn_gate.weight"), [intermediate, hidden])?,
-            up: self.linear(&name("ffn_up.weight"), [intermediate, hidden])?,
-            down: self.linear(&name("ffn_down.weight"), [hidden, intermediate])?,
+            value: self.biased(&name("attn_v"), [key_value, hidden], &attention_norm)?,
+            output: self.linear(&name("attn_output.weight"), [hidden, hidden], None)?,
+            gate: self.linear(
+                &name("ffn_gate.weight"),
+                [intermediate, hidden],
+                Some(&mlp_norm),
+            )?,
+            up: self.linear(
+                &name("ffn_up.weight"),
+                [intermediate, hidden],
+                Some(&mlp_norm),
+            )?,
+            down: self.linear(&name("ffn_down.weight"), [hidden, intermediate], None)?,
+            attention_norm,
+            mlp_norm,
         })
     }
 
-    fn linear(&self, name: &str, shape: [usize; 2]) -> Result<Linear, InferenceError> {
-        let tensor = self.weights.tensor(name, &shape)?;
-        Linear::load(&tensor, self.form, self.workers)
+    fn norm(&self, name: &str) -> Result<Norm, InferenceError> {
+        let weight = self.weights.vector(name, self.config.hidden_size)?;
+        Ok(Norm {
+            order: match self.form {
+                WeightForm::Int8 => Some(by_size(&weight)),
+                // Q4_K stays as it is in the file, and f32 shares no scales.
+                WeightForm::Compact | WeightForm::F32 => None,
+            },
+            weight,
+            eps: self.config.rms_norm_eps,
+        })
     }
 
-    fn biased(&self, name: &str, shape: [usize; 2]) -> Result<Biased, InferenceError> {
+    /// `after`: the norm that makes the inputs.
+    fn linear(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+        after: Option<&Norm>,
+    ) -> Result<Linear, InferenceError> {
+        let tensor = self.weights.tensor(name, &shape)?;
+        let order = after.and_then(|norm| norm.order.as_deref());
+        Linear::load(&tensor, self.form, order, self.workers)
+    }
+
+    fn biased(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+        after: &Norm,
+    ) -> Result<Biased, InferenceError> {
         Ok(Biased {
-            weights: self.linear(&format!("{name}.weight"), shape)?,
+            weights: self.linear(&format!("{name}.weight"), shape, Some(after))?,
             bias: self.weights.vector(&format!("{name}.bias"), shape[0])?,
         })
     }
+}
+
+/// The inputs by the size of their weights.
+///
+/// A norm is trained to scale the few inputs that are always large down, so that
+/// this brings them into one group, and the groups' scales are near to what is
+/// in them: the error of the log-odds of labels halves.
+fn by_size(weight: &[f32]) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..).take(weight.len()).collect();
+    order.sort_by(|&a, &b| {
+        let [a, b] = [a, b].map(|idx| weight[idx as usize].abs());
+        a.total_cmp(&b)
+    });
+    order
 }
 
 /// The mean of the turned `bias` over the first positions.

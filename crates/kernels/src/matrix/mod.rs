@@ -26,7 +26,7 @@ mod tests;
 pub use int4::{Int4Matrix, Int4PanelMut, Q4_K_BLOCK_BYTES, SUPER_BLOCK};
 pub use int8::{Int8Matrix, Int8PanelMut};
 pub use multiply::{Product, Write, multiply};
-pub use rows::QuantizedRows;
+pub use rows::{QuantizedRows, RmsNorm};
 
 /// Inputs of a row that share an activation scale.
 pub const GROUP: usize = 128;

@@ -3,7 +3,7 @@
 use super::{
     GROUP, QUAD,
     blocks::{QUADS, SUB_BLOCK, SUBS},
-    rows::RowGroup,
+    rows::{RmsNorm, RowGroup},
 };
 use crate::{
     Variant,
@@ -21,15 +21,10 @@ pub(super) fn plain(variant: Variant, values: &[f32], group: &mut RowGroup) {
 }
 
 /// Quantises a row that is first scaled to root mean square 1, then by `weight`.
-pub(super) fn rms_norm(
-    variant: Variant,
-    (row, weight): (&[f32], &[f32]),
-    eps: f32,
-    groups: &mut [RowGroup],
-) {
+pub(super) fn rms_norm(variant: Variant, row: &[f32], norm: &RmsNorm<'_>, groups: &mut [RowGroup]) {
     compiled_for!(
         variant,
-        rms_norm_groups(row: &[f32], weight: &[f32], eps: f32, groups: &mut [RowGroup])
+        rms_norm_groups(row: &[f32], norm: &RmsNorm<'_>, groups: &mut [RowGroup])
     );
 }
 
@@ -55,14 +50,25 @@ fn plain_group(values: &[f32], group: &mut RowGroup) {
     fill(whole(values, &mut padded), group);
 }
 #[inline(always)]
-fn rms_norm_groups(row: &[f32], weight: &[f32], eps: f32, groups: &mut [RowGroup]) {
-    let scale = inverse_rms(row, eps);
-    let chunks = row.chunks(GROUP).zip(weight.chunks(GROUP));
+fn rms_norm_groups(row: &[f32], norm: &RmsNorm<'_>, groups: &mut [RowGroup]) {
+    let scale = inverse_rms(row, norm.eps);
+    let mut values = [0.0; GROUP];
+    if let Some(order) = norm.order {
+        for (order, group) in order.chunks(GROUP).zip(groups) {
+            for (to, &idx) in values.iter_mut().zip(order) {
+                *to = row[idx as usize] * scale * norm.weight[idx as usize];
+            }
+            values[order.len()..].fill(0.0);
+            fill(&values, group);
+        }
+        return;
+    }
+    let chunks = row.chunks(GROUP).zip(norm.weight.chunks(GROUP));
     for ((row, weight), group) in chunks.zip(groups) {
-        let mut values = [0.0; GROUP];
         for ((to, value), weight) in values.iter_mut().zip(row).zip(weight) {
             *to = value * scale * weight;
         }
+        values[row.len()..].fill(0.0);
         fill(&values, group);
     }
 }

@@ -66,6 +66,23 @@ impl<'a> RowsView<'a> {
     }
 }
 
+/// Scales a row to root mean square 1, then by weights.
+///
+/// Source: Zhang and Sennrich 2019, arXiv:1910.07467, equation 4.
+#[derive(Clone, Copy, Debug)]
+pub struct RmsNorm<'a> {
+    /// `(n_in,)`, f32.
+    pub weight: &'a [f32],
+    /// Added to the mean square.
+    pub eps: f32,
+    /// Each index below `n_in` once: input `i` becomes what was at `order[i]`.
+    /// `None` leaves the inputs where they are.
+    ///
+    /// Inputs of about one size share a scale better than a large one and many
+    /// small ones; the columns of the weights must be in this order, too.
+    pub order: Option<&'a [u32]>,
+}
+
 /// Activations of shape `(n_rows, n_in)`, quantised in groups of [`GROUP`].
 ///
 /// Made to be kept and used again: filling it allocates only if there was never
@@ -145,22 +162,13 @@ impl QuantizedRows {
         });
     }
 
-    /// Becomes `rows`, `(n_rows, n_in)`, f32, row-major, each scaled to root mean
-    /// square 1, then by `weight`, `(n_in,)`.
-    ///
-    /// Source: Zhang and Sennrich 2019, arXiv:1910.07467, equation 4.
+    /// Becomes `rows`, `(n_rows, n_in)`, f32, row-major, after `norm`.
     ///
     /// # Panics
-    /// If the rows are not whole, or `weight` is empty.
-    pub fn rms_norm(
-        &mut self,
-        pool: &Pool,
-        variant: Variant,
-        rows: &[f32],
-        weight: &[f32],
-        eps: f32,
-    ) {
-        let n_in = weight.len();
+    /// If the rows are not whole, `n_in` is 0, or `norm` is for another width.
+    pub fn rms_norm(&mut self, pool: &Pool, variant: Variant, rows: &[f32], norm: &RmsNorm<'_>) {
+        let n_in = norm.weight.len();
+        assert!(norm.order.is_none_or(|order| order.len() == n_in));
         self.resize(rows.len(), n_in);
         let n_groups = self.n_groups();
         let rows_per_chunk = self.per_chunk(n_in);
@@ -170,7 +178,7 @@ impl QuantizedRows {
             |chunk_idx, groups| {
                 let rows = rows[chunk_idx * rows_per_chunk * n_in..].chunks_exact(n_in);
                 for (row, groups) in rows.zip(groups.chunks_exact_mut(n_groups)) {
-                    quantize::rms_norm(variant, (row, weight), eps, groups);
+                    quantize::rms_norm(variant, row, norm, groups);
                 }
             },
         );

@@ -508,9 +508,24 @@ fn fused_steps_equal_the_steps_one_by_one() {
         for variant in Variant::available() {
             let pool = pool(2);
             let (mut fused, mut out) = (QuantizedRows::new(), vec![0.0; x.len()]);
-            fused.rms_norm(&pool, variant, &x, &weight, 1e-6);
+            let mut norm = RmsNorm {
+                weight: &weight,
+                eps: 1e-6,
+                order: None,
+            };
+            fused.rms_norm(&pool, variant, &x, &norm);
             crate::rms_norm(&pool, variant, &x, &weight, 1e-6, &mut out);
             assert!(same(&fused, &quantized(&out, n_in, Variant::SCALAR)));
+            let mut order: Vec<u32> = (0..).take(n_in).collect();
+            order.reverse();
+            order.rotate_left(n_in / 3);
+            norm.order = Some(&order);
+            fused.rms_norm(&pool, variant, &x, &norm);
+            let moved: Vec<f32> = out
+                .chunks_exact(n_in)
+                .flat_map(|row| order.iter().map(|&idx| row[idx as usize]))
+                .collect();
+            assert!(same(&fused, &quantized(&moved, n_in, Variant::SCALAR)));
             fused.swiglu(&pool, variant, &x, &up, n_in);
             crate::swiglu(&pool, variant, &x, &up, &mut out);
             assert!(same(&fused, &quantized(&out, n_in, Variant::SCALAR)));
