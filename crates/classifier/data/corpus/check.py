@@ -70,7 +70,7 @@ def format_problems(row):
         return out + ["argv is not a list of strings"]
     if any("\0" in a or len(a.encode()) > MAX_ARGUMENT_BYTES for a in argv):
         out.append("an argument with a NUL or over the limit")
-    if re.search(r"(?:%[A-Z]{1,3}\d?%)|\b(?:B64|HEX|XESC|OCT|REV|ROT|GZ64)\(\(", " ".join(argv)):
+    if re.search(r"%(?:IP|LAN|[HGDPUWSTXNM])\d?%(?!\w)|\b(?:B64|HEX|XESC|OCT|REV|ROT|GZ64)\(\(", " ".join(argv)):
         out.append("a placeholder was left in")
     return out
 
