@@ -5,7 +5,9 @@
 //! given shape to measure with. `benches/README.md` documents the figures.
 
 mod accuracy;
+mod attack;
 mod candle_qwen2;
+mod eval;
 mod llm;
 mod machine;
 mod model_files;
@@ -32,6 +34,10 @@ enum Command {
     Llm(Box<llm::LlmOptions>),
     /// What the resident form of the weights costs in accuracy.
     Accuracy(accuracy::AccuracyOptions),
+    /// The report card: how well attacks are told from ordinary work.
+    Eval(eval::EvalOptions),
+    /// The classifier under attack: rewritten attacks and baited ordinary work.
+    Attack(attack::AttackOptions),
     /// Makes a model with random weights, in the shape and types of a real one.
     RandomModel(random_model::RandomModelOptions),
     /// One start, as `llm` measures it: in a process of its own.
@@ -43,6 +49,8 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Llm(options) => llm::run(&options),
         Command::Accuracy(options) => accuracy::run(&options),
+        Command::Eval(options) => eval::run(&options),
+        Command::Attack(options) => attack::run(&options),
         Command::RandomModel(options) => random_model::run(&options),
         Command::ColdStart(options) => llm::start_cold(&options),
     };

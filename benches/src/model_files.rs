@@ -61,7 +61,8 @@ impl ModelFiles {
     }
 }
 
-fn cache() -> anyhow::Result<ModelCache> {
+/// The cache that `INWARDEN_MODELS`, `XDG_CACHE_HOME` or `HOME` names.
+pub(crate) fn cache() -> anyhow::Result<ModelCache> {
     let dir = default_cache_dir(CacheDirQuery {
         inwarden_models: std::env::var_os("INWARDEN_MODELS"),
         xdg_cache_home: std::env::var_os("XDG_CACHE_HOME"),

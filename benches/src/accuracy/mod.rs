@@ -164,14 +164,14 @@ fn to_own_f32(rows: &[Row], ours: &[Scored], exact: &[Scored]) -> Value {
 }
 
 /// `n` of `items`, evenly spread.
-fn spread<T: Clone>(items: &[T], n: usize) -> Vec<T> {
+pub(crate) fn spread<T: Clone>(items: &[T], n: usize) -> Vec<T> {
     let n = n.min(items.len());
     (0..n)
         .map(|idx| items[idx * items.len() / n].clone())
         .collect()
 }
 
-fn progress(what: &str) {
+pub(crate) fn progress(what: &str) {
     // Nobody listens if this is closed.
     let _closed = writeln!(std::io::stderr(), "{what}");
 }

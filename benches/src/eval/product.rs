@@ -1,0 +1,211 @@
+//! The product as a user has it: an [`Analyst`] that is handed event lines.
+//!
+//! The one place that knows in which form each question is put.
+
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use inwarden::{
+    Analyst, AnalystConfig, MemoryPlace, RuleChoice, feeds,
+    types::{Case, Event, Verdict},
+};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::rows::Question;
+use crate::model_files;
+
+/// A part of the product that can be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Part {
+    /// The language model, with everything read from it.
+    Model,
+    /// The precedents.
+    Precedents,
+    /// The detection rules.
+    Rules,
+    /// The head that is trained on the model's hidden states.
+    Head,
+    /// What the reading of command lines finds.
+    Features,
+}
+
+impl Part {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Model,
+        Self::Precedents,
+        Self::Rules,
+        Self::Head,
+        Self::Features,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Precedents => "precedents",
+            Self::Rules => "rules",
+            Self::Head => "head",
+            Self::Features => "features",
+        }
+    }
+}
+
+/// Why a part cannot be left out.
+#[derive(Debug, thiserror::Error)]
+#[error("this version of the product has no `{0}` to leave out")]
+pub(crate) struct NoSuchPart(&'static str);
+
+/// The product without some of its parts.
+#[derive(Clone, Debug)]
+pub(crate) struct Product {
+    pub(crate) analyst: Arc<Analyst>,
+    /// What was loaded: names and content hashes.
+    pub(crate) identity: Vec<(String, String)>,
+}
+
+impl Product {
+    /// Loads the shipped configuration less the parts in `without`.
+    pub(crate) fn load(model: &str, without: &[Part]) -> anyhow::Result<Self> {
+        let mut config = AnalystConfig::new(model_files::cache()?);
+        config.model = Some(model.to_owned());
+        for part in without {
+            match part {
+                Part::Model => config.model = None,
+                Part::Precedents => config.memory = MemoryPlace::Off,
+                Part::Rules => config.rules = RuleChoice::Off,
+                Part::Features => config.calibration = Some(without_features()?),
+                Part::Head => bail!(NoSuchPart(part.name())),
+            }
+        }
+        let analyst = Analyst::load(&config).context("the product does not load")?;
+        let mut identity: Vec<(String, String)> = analyst
+            .identity()
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone()))
+            .collect();
+        let left_out: Vec<&str> = without.iter().map(|part| part.name()).collect();
+        identity.push(("without".to_owned(), left_out.join(",")));
+        Ok(Self {
+            analyst: Arc::new(analyst),
+            identity,
+        })
+    }
+
+    /// A short hash of everything that was loaded.
+    pub(crate) fn configuration_hash(&self) -> String {
+        let digest = Sha256::digest(format!("{:?}", self.identity));
+        digest[..6]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+
+    pub(crate) fn judge(&self, question: &Question) -> anyhow::Result<Verdict> {
+        let event = event_of(question)?;
+        Ok(self.analyst.classify(&Case::of(event)))
+    }
+}
+
+/// The shipped weights, those of features at zero and the others as they are.
+fn without_features() -> anyhow::Result<inwarden_classifier::Calibration> {
+    let mut calibration = inwarden_classifier::Calibration::shipped()?;
+    for weights in [&mut calibration.with_judge, &mut calibration.without_judge] {
+        for weight in weights.indicators.values_mut() {
+            *weight = 0.0;
+        }
+    }
+    Ok(calibration)
+}
+
+/// The event that puts a question. Its id is the same for every row, since ids of
+/// rows are no part of the question.
+pub(crate) fn event_of(question: &Question) -> anyhow::Result<Event> {
+    decode(&event_line(question))
+}
+
+pub(crate) fn decode(line: &Value) -> anyhow::Result<Event> {
+    let decoded = feeds::decode_event(line.to_string().as_bytes());
+    Ok(decoded.context("a row does not make an event")?.event)
+}
+
+fn event_line(question: &Question) -> Value {
+    match question {
+        Question::Exec { argv, parent } => json!({ "id": "row", "argv": argv, "parent": parent }),
+        // There is no question about texts yet: the nearest is a call whose
+        // arguments hold the text.
+        Question::Prompt {
+            text,
+            user_task,
+            tool,
+            ..
+        } => json!({
+            "id": "row",
+            "tool": tool.as_deref().unwrap_or("message"),
+            "args": { "text": text },
+            "user_task": user_task,
+        }),
+        Question::ToolCall {
+            user_task,
+            history,
+            tool,
+            args,
+            agent_role,
+        } => {
+            let mut line = json!({
+                "id": "row",
+                "tool": tool,
+                "user_task": user_task,
+                "agent_role": agent_role,
+                "history": history,
+            });
+            let key = if args.is_string() {
+                "args_text"
+            } else {
+                "args"
+            };
+            line[key] = args.clone();
+            line
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use inwarden::types::EventData;
+
+    use super::*;
+
+    #[test]
+    fn each_question_makes_an_event() {
+        let exec = Question::Exec {
+            argv: vec!["ls".into(), "-l".into()],
+            parent: Some("bash".into()),
+        };
+        let event = event_of(&exec).unwrap();
+        assert_eq!(event.process.image.argv.args, ["ls", "-l"]);
+        assert_eq!(event.ancestors.len(), 1);
+        let call = Question::ToolCall {
+            user_task: Some("pay the bill".into()),
+            history: vec![json!({"tool": "read", "output": "x"})],
+            tool: "send".into(),
+            args: json!({"to": "a"}),
+            agent_role: None,
+        };
+        let EventData::ToolCall(call) = event_of(&call).unwrap().data else {
+            panic!("no tool call");
+        };
+        assert_eq!(
+            (call.tool.as_str(), call.args_json.as_str()),
+            ("send", r#"{"to":"a"}"#)
+        );
+        assert_eq!(call.user_task.as_deref(), Some("pay the bill"));
+        let prompt = Question::Prompt {
+            text: "Ignore \"all\"".into(),
+            kind: None,
+            user_task: None,
+            tool: None,
+        };
+        assert!(event_of(&prompt).is_ok());
+    }
+}
