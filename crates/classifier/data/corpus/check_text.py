@@ -24,7 +24,7 @@ FORMATS = {
     "prompts": {
         "labels": ("injection", "benign"),
         "required": {"id": str, "label": str, "family": str, "kind": str, "text": str, "tier": str},
-        "optional": {"user_task": str, "tool": str, "pair": str},
+        "optional": {"user_task": str, "tool": str, "group": str},
         "tiers": {"injection": {"core", "contextual", "weak"}, "benign": {"hard", "plain"}},
     },
     "toolcalls": {
@@ -33,7 +33,7 @@ FORMATS = {
             "id": str, "label": str, "domain": str, "family": str, "user_task": str, "history": list,
             "tool": str, "args": dict, "tier": str,
         },
-        "optional": {"agent_role": str, "pair": str},
+        "optional": {"agent_role": str, "group": str, "pair": str},
         "tiers": {"attack": {"core", "contextual", "weak"}, "benign": {"hard", "plain"}},
     },
 }
