@@ -11,8 +11,9 @@ use crate::Variant;
 use crate::kv::{KV_BLOCK, KvBlock, KvShape, KvType, LINE_WORDS, Line};
 use crate::variant::{Kind, compiled_for};
 
-/// Heads whose scores of a block are held together, at most.
-const TILE_HEADS: usize = 8;
+/// Heads, of one row or several, whose scores of a block are held together, at most:
+/// two tiles of the bf16 products.
+const TILE_HEADS: usize = 12;
 
 /// Numbers of the left side of a product that lie together.
 pub(super) const CHUNK: usize = 64;
@@ -20,7 +21,7 @@ pub(super) const CHUNK: usize = 64;
 /// One head's scores, and then weights, of a block.
 pub(super) type Scores = [f32; KV_BLOCK];
 
-/// `c = c * factor + a b` for some heads.
+/// `c = c * factor + a b` for some heads, of one row or several.
 pub(super) struct Product<'a, A, const N: usize> {
     /// `(head, chunk, N)`: f32, or pairs of bf16.
     pub(super) a: &'a [[A; N]],
@@ -130,10 +131,14 @@ impl Group<'_> {
             let end = self.visible.iter().map(Visible::end).max();
             let n_blocks = end.unwrap_or_default().div_ceil(KV_BLOCK);
             for (block_idx, block) in self.blocks[..n_blocks].iter().enumerate() {
-                for (row, visible) in self.visible.iter().enumerate() {
-                    let slots = visible.slots_of_block(block_idx);
+                let slots = |visible: &Visible<'_>| visible.slots_of_block(block_idx);
+                let mut row = 0;
+                for alike in self.visible.chunk_by(|a, b| slots(a) == slots(b)) {
+                    let rows = row..row + alike.len();
+                    row = rows.end;
+                    let slots = slots(&alike[0]);
                     if slots != 0 {
-                        self.take_block(block, slots, row, scratch);
+                        self.take_block(block, slots, rows, scratch);
                     }
                 }
             }
@@ -183,11 +188,12 @@ impl Group<'_> {
         }
     }
 
-    /// Lets a row see the `slots` of a block.
-    fn take_block(&self, block: &KvBlock, slots: u64, row: usize, scratch: &mut Scratch) {
+    /// Lets some rows see the `slots` of a block.
+    fn take_block(&self, block: &KvBlock, slots: u64, rows: Range<usize>, scratch: &mut Scratch) {
         let is_spoilt = slots & block.not_finite() != 0;
-        for heads in parts(self.n_heads, TILE_HEADS) {
-            let heads = row * self.n_heads + heads.start..row * self.n_heads + heads.end;
+        let first_head = rows.start * self.n_heads;
+        for heads in parts(rows.len() * self.n_heads, TILE_HEADS) {
+            let heads = first_head + heads.start..first_head + heads.end;
             self.multiply_keys(block, slots, heads.clone(), scratch);
 
             let mut factors = [0.0; TILE_HEADS];
