@@ -10,8 +10,8 @@ use std::{
 
 use candle_core::{Device, Tensor};
 use inwarden_kernels::{
-    Int4Matrix, Int8Matrix, PANEL_WIDTH, Pool, Product, QuantizedMatrix, QuantizedRows, RmsNorm,
-    SUPER_BLOCK, Variant, Write, multiply, rms_norm, swiglu,
+    Gated, Int4Matrix, Int8Matrix, PANEL_WIDTH, Pool, Product, QuantizedMatrix, QuantizedRows,
+    RmsNorm, SUPER_BLOCK, Variant, Write, multiply, multiply_gated, rms_norm, swiglu,
 };
 use rayon::prelude::*;
 
@@ -230,17 +230,42 @@ impl Input {
         }
     }
 
-    /// Takes `silu(gate) * up`, both `(n_rows, width)`.
-    pub(crate) fn swiglu(&mut self, workers: &Workers, gate: &[f32], up: &[f32], width: usize) {
+    /// Takes `silu(x G^T) * (x U^T)`, with `x` what `input` holds, `G` and `U` of one
+    /// shape.
+    ///
+    /// Allocates nothing with quantised weights, once so much was in it before.
+    pub(crate) fn gate(
+        &mut self,
+        workers: &Workers,
+        input: &Self,
+        (gate, up): (&Linear, &Linear),
+    ) -> Result<(), InferenceError> {
         let Workers { pool, variant, .. } = workers;
-        match self {
-            Self::F32 { values, n_in } => {
-                *n_in = width;
-                values.resize(gate.len(), 0.0);
-                swiglu(pool, *variant, gate, up, values);
+        match (self, input, gate, up) {
+            (
+                Self::F32 {
+                    values: out,
+                    n_in: width,
+                },
+                Self::F32 { values, n_in },
+                Linear::F32(gate),
+                Linear::F32(up),
+            ) => {
+                let gates = workers.install(|| gate.product(values, *n_in))?;
+                let ups = workers.install(|| up.product(values, *n_in))?;
+                *width = gate.n_out;
+                out.resize(gates.len(), 0.0);
+                swiglu(pool, *variant, &gates, &ups, out);
             }
-            Self::Quantized(quantized) => quantized.swiglu(pool, *variant, gate, up, width),
+            (
+                Self::Quantized(out),
+                Self::Quantized(rows),
+                Linear::Quantized(gate),
+                Linear::Quantized(up),
+            ) => multiply_gated(pool, *variant, Gated { gate, up, rows }, out),
+            _ => unreachable!("all matrices and inputs of a model are of one form"),
         }
+        Ok(())
     }
 
     /// Takes `rows`, `(n_rows, width)`, as they are.

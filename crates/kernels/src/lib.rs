@@ -44,8 +44,9 @@ pub use attention::{Sequence, Visible, attend};
 pub use elementwise::{log_sum_exp, rms_norm, swiglu};
 pub use kv::{KV_BLOCK, KvBlock, KvShape, KvType};
 pub use matrix::{
-    GROUP, Int4Matrix, Int4PanelMut, Int8Matrix, Int8PanelMut, PANEL_WIDTH, Product,
+    GROUP, Gated, Int4Matrix, Int4PanelMut, Int8Matrix, Int8PanelMut, PANEL_WIDTH, Product,
     Q4_K_BLOCK_BYTES, QuantizedMatrix, QuantizedRows, RmsNorm, SUPER_BLOCK, Write, multiply,
+    multiply_gated,
 };
 pub use pool::Pool;
 pub use rotary::{RotaryTable, rope};

@@ -11,8 +11,8 @@ use std::{
 };
 
 use inwarden_kernels::{
-    Int4Matrix, Int8Matrix, Pool, Product, Q4_K_BLOCK_BYTES, QuantizedMatrix, QuantizedRows,
-    RmsNorm, SUPER_BLOCK, Variant, Write, multiply,
+    Gated, Int4Matrix, Int8Matrix, Pool, Product, Q4_K_BLOCK_BYTES, QuantizedMatrix, QuantizedRows,
+    RmsNorm, SUPER_BLOCK, Variant, Write, multiply, multiply_gated,
 };
 
 struct Counting;
@@ -42,6 +42,8 @@ fn nothing_is_allocated_once_the_buffers_exist() {
     let pool = Pool::new(NonZeroUsize::new(2).expect("not zero"), "test").expect("threads start");
     let mut rows = QuantizedRows::new();
     rows.reserve(most_rows, n_in);
+    let mut gated_rows = QuantizedRows::new();
+    gated_rows.reserve(most_rows, n_out);
     let x = vec![0.5; most_rows * n_in];
     let weight = vec![1.0; n_in];
     let bias = vec![1.0; n_out];
@@ -61,8 +63,13 @@ fn nothing_is_allocated_once_the_buffers_exist() {
                 order: None,
             };
             rows.rms_norm(&pool, variant, x, &norm);
-            rows.swiglu(&pool, variant, x, x, n_in);
             for weights in &matrices {
+                let gated = Gated {
+                    gate: weights,
+                    up: weights,
+                    rows: &rows,
+                };
+                multiply_gated(&pool, variant, gated, &mut gated_rows);
                 let product = Product {
                     weights,
                     rows: &rows,

@@ -27,9 +27,9 @@ pub(super) struct Activations {
     pub(super) values: Vec<f32>,
     /// What attention gives, before the output projection.
     pub(super) mixed: Vec<f32>,
-    pub(super) gate: Vec<f32>,
-    pub(super) up: Vec<f32>,
     pub(super) input: Input,
+    /// What the MLP's gated unit gives.
+    pub(super) gated: Input,
     /// One row of `hidden_size` per tap.
     pub(super) taps: Vec<f32>,
     /// Packed embeddings on their way.
@@ -62,9 +62,8 @@ impl Arena {
                 keys: Vec::new(),
                 values: Vec::new(),
                 mixed: Vec::new(),
-                gate: Vec::new(),
-                up: Vec::new(),
                 input: Input::new(form),
+                gated: Input::new(form),
                 taps: Vec::new(),
                 packed: Vec::new(),
                 positions: Vec::new(),

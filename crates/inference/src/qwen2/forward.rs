@@ -254,32 +254,19 @@ impl Network<'_> {
     ) -> Result<(), InferenceError> {
         let Activations {
             hidden,
-            gate,
-            up,
             input,
+            gated,
             ..
         } = activations;
-        let (workers, width) = (self.workers, self.config.intermediate_size);
-        input.rms_norm(workers, hidden, &layer.mlp_norm.view());
-        let n_rows = hidden.len() / self.config.hidden_size;
-        gate.resize(n_rows * width, 0.0);
-        up.resize(n_rows * width, 0.0);
-        let overwrite = |weights, out| Projection {
-            weights,
-            bias: None,
-            out,
-            write: Write::Overwrite,
-        };
-        let projections = [overwrite(&layer.gate, gate), overwrite(&layer.up, up)];
-        input.multiply(workers, projections)?;
-        input.swiglu(workers, gate, up, width);
+        input.rms_norm(self.workers, hidden, &layer.mlp_norm.view());
+        gated.gate(self.workers, input, (&layer.gate, &layer.up))?;
         let down = Projection {
             weights: &layer.down,
             bias: None,
             out: hidden,
             write: Write::Add,
         };
-        input.multiply(workers, [down])
+        gated.multiply(self.workers, [down])
     }
 
     fn rotate(&self, rows: &mut [f32], positions: &[usize]) {

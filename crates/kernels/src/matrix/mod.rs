@@ -14,6 +14,7 @@
 
 mod blocks;
 mod columns;
+mod gated;
 mod int4;
 mod int8;
 mod kernel;
@@ -23,6 +24,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
+pub use gated::{Gated, multiply_gated};
 pub use int4::{Int4Matrix, Int4PanelMut, Q4_K_BLOCK_BYTES, SUPER_BLOCK};
 pub use int8::{Int8Matrix, Int8PanelMut};
 pub use multiply::{Product, Write, multiply};

@@ -4,7 +4,9 @@
 
 use std::{marker::PhantomData, ops::Range};
 
-use super::{PANEL_WIDTH, QuantizedMatrix, QuantizedRows, columns, kernel, kernel::Sums};
+use super::{
+    PANEL_WIDTH, QuantizedMatrix, QuantizedRows, columns, kernel, kernel::Sums, rows::RowsView,
+};
 use crate::{Pool, Variant};
 
 /// One product `y = x W^T`.
@@ -134,9 +136,10 @@ impl<'a> Tasks<'a> {
         sums: &mut [Sums],
     ) {
         let sums = &mut sums[..rows.len()];
+        let inputs = self.rows.view().part(rows.start, rows.len(), 0);
         for panel_idx in panels {
             sums.fill(Sums::ZERO);
-            self.panel(variant, rows.start, panel_idx, sums);
+            panel(variant, (self.weights, panel_idx), inputs, sums);
             let outputs = columns::of_panel(self.weights.n_out(), panel_idx);
             let bias = self.bias.map(|bias| &bias[outputs.clone()]);
             for (row_idx, sums) in rows.clone().zip(&mut *sums) {
@@ -146,35 +149,36 @@ impl<'a> Tasks<'a> {
             }
         }
     }
+}
 
-    /// The product of the rows from `first_row` on, as many as `sums`, with one
-    /// panel.
-    fn panel(&self, variant: Variant, first_row: usize, panel_idx: usize, sums: &mut [Sums]) {
-        /// Rows whose sums and integers stay in the first cache with a block.
-        const ROWS: usize = 48;
-        /// Weights of a panel that stay in the second cache for all rows.
-        const INT8_BLOCKS: usize = 32;
-        const INT4_BLOCKS: usize = 32;
-        let view = self.rows.view();
-        match self.weights {
-            QuantizedMatrix::Int8(weights) => {
-                let chunks = weights.panel(panel_idx).chunks(INT8_BLOCKS);
-                for (idx, blocks) in chunks.enumerate() {
-                    for (part, sums) in sums.chunks_mut(ROWS).enumerate() {
-                        let first_row = first_row + part * ROWS;
-                        let rows = view.part(first_row, sums.len(), idx * INT8_BLOCKS);
-                        kernel::int8(variant, blocks, rows, sums);
-                    }
+/// Adds the products of `rows`, as many as `sums`, with one panel of a matrix.
+pub(super) fn panel(
+    variant: Variant,
+    (weights, panel_idx): (&QuantizedMatrix, usize),
+    rows: RowsView<'_>,
+    sums: &mut [Sums],
+) {
+    /// Rows whose sums and integers stay in the first cache with a block.
+    const ROWS: usize = 48;
+    /// Weights of a panel that stay in the second cache for all rows.
+    const INT8_BLOCKS: usize = 32;
+    const INT4_BLOCKS: usize = 32;
+    match weights {
+        QuantizedMatrix::Int8(weights) => {
+            let chunks = weights.panel(panel_idx).chunks(INT8_BLOCKS);
+            for (idx, blocks) in chunks.enumerate() {
+                for (part, sums) in sums.chunks_mut(ROWS).enumerate() {
+                    let rows = rows.part(part * ROWS, sums.len(), idx * INT8_BLOCKS);
+                    kernel::int8(variant, blocks, rows, sums);
                 }
             }
-            QuantizedMatrix::Int4(weights) => {
-                let chunks = weights.panel(panel_idx).chunks(INT4_BLOCKS);
-                for (idx, blocks) in chunks.enumerate() {
-                    for (part, sums) in sums.chunks_mut(ROWS).enumerate() {
-                        let first_row = first_row + part * ROWS;
-                        let rows = view.part(first_row, sums.len(), idx * INT4_BLOCKS * 2);
-                        kernel::int4(variant, blocks, rows, sums);
-                    }
+        }
+        QuantizedMatrix::Int4(weights) => {
+            let chunks = weights.panel(panel_idx).chunks(INT4_BLOCKS);
+            for (idx, blocks) in chunks.enumerate() {
+                for (part, sums) in sums.chunks_mut(ROWS).enumerate() {
+                    let rows = rows.part(part * ROWS, sums.len(), idx * INT4_BLOCKS * 2);
+                    kernel::int4(variant, blocks, rows, sums);
                 }
             }
         }

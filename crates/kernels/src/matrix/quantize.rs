@@ -1,7 +1,7 @@
 //! From f32 to integers: the groups of activations and of weights.
 
 use super::{
-    GROUP, QUAD,
+    GROUP, PANEL_WIDTH, QUAD,
     blocks::{QUADS, SUB_BLOCK, SUBS},
     rows::{RmsNorm, RowGroup},
 };
@@ -28,11 +28,14 @@ pub(super) fn rms_norm(variant: Variant, row: &[f32], norm: &RmsNorm<'_>, groups
     );
 }
 
-/// Quantises `silu(gate) * up`, up to [`GROUP`] numbers.
-pub(super) fn swiglu(variant: Variant, gate: &[f32], up: &[f32], group: &mut RowGroup) {
+/// A piece of a group: the outputs of one panel.
+type Piece = [f32; PANEL_WIDTH];
+
+/// Quantises `silu(gate) * up`, a group in pieces.
+pub(super) fn swiglu(variant: Variant, gate: &[&Piece], up: &[&Piece], group: &mut RowGroup) {
     compiled_for!(
         variant,
-        swiglu_group(gate: &[f32], up: &[f32], group: &mut RowGroup)
+        swiglu_group(gate: &[&Piece], up: &[&Piece], group: &mut RowGroup)
     );
 }
 
@@ -73,10 +76,13 @@ fn rms_norm_groups(row: &[f32], norm: &RmsNorm<'_>, groups: &mut [RowGroup]) {
     }
 }
 #[inline(always)]
-fn swiglu_group(gate: &[f32], up: &[f32], group: &mut RowGroup) {
+fn swiglu_group(gate: &[&Piece], up: &[&Piece], group: &mut RowGroup) {
     let mut values = [0.0; GROUP];
-    for ((to, gate), up) in values.iter_mut().zip(gate).zip(up) {
-        *to = silu(*gate) * up;
+    let (pieces, _) = values.as_chunks_mut::<PANEL_WIDTH>();
+    for ((to, gate), up) in pieces.iter_mut().zip(gate).zip(up) {
+        for ((to, gate), up) in to.iter_mut().zip(*gate).zip(*up) {
+            *to = silu(*gate) * up;
+        }
     }
     fill(&values, group);
 }

@@ -184,28 +184,6 @@ impl QuantizedRows {
         );
     }
 
-    /// Becomes `silu(gate) * up`, both `(n_rows, width)`, f32, row-major: the
-    /// gated unit of an MLP.
-    ///
-    /// Source: Shazeer 2020, arXiv:2002.05202, equation 6.
-    ///
-    /// # Panics
-    /// If the shapes differ, the rows are not whole, or `width` is 0.
-    pub fn swiglu(
-        &mut self,
-        pool: &Pool,
-        variant: Variant,
-        gate: &[f32],
-        up: &[f32],
-        width: usize,
-    ) {
-        assert_eq!(gate.len(), up.len(), "gate and up have one shape");
-        self.resize(gate.len(), width);
-        self.for_each_group(pool, |inputs, group| {
-            quantize::swiglu(variant, &gate[inputs.clone()], &up[inputs], group);
-        });
-    }
-
     pub(super) fn view(&self) -> RowsView<'_> {
         RowsView {
             groups: &self.groups,
@@ -214,13 +192,15 @@ impl QuantizedRows {
         }
     }
 
-    /// Makes room for `len` numbers in rows of `n_in`.
-    fn resize(&mut self, len: usize, n_in: usize) {
+    /// Makes room for `len` numbers in rows of `n_in`; gives the groups to fill,
+    /// `(n_rows, n_groups)`.
+    pub(super) fn resize(&mut self, len: usize, n_in: usize) -> &mut [RowGroup] {
         assert!(n_in > 0 && len.is_multiple_of(n_in), "rows are whole");
         self.n_rows = len / n_in;
         self.n_in = n_in;
         self.groups
             .resize(self.n_rows * self.n_groups(), RowGroup::ZERO);
+        &mut self.groups
     }
 
     /// Calls `f` with each group and the numbers of the rows that it holds.

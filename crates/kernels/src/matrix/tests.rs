@@ -499,11 +499,10 @@ fn same(left: &QuantizedRows, right: &QuantizedRows) -> bool {
 }
 
 #[test]
-fn fused_steps_equal_the_steps_one_by_one() {
+fn normalising_and_quantising_at_once_equals_one_after_the_other() {
     let mut random = Random(10);
     for (n_rows, n_in) in [(1, 1), (3, 130), (40, 896), (2, 18944)] {
         let x = random.numbers(n_rows * n_in);
-        let up = random.numbers(n_rows * n_in);
         let weight = random.numbers(n_in);
         for variant in Variant::available() {
             let pool = pool(2);
@@ -526,9 +525,51 @@ fn fused_steps_equal_the_steps_one_by_one() {
                 .flat_map(|row| order.iter().map(|&idx| row[idx as usize]))
                 .collect();
             assert!(same(&fused, &quantized(&moved, n_in, Variant::SCALAR)));
-            fused.swiglu(&pool, variant, &x, &up, n_in);
-            crate::swiglu(&pool, variant, &x, &up, &mut out);
-            assert!(same(&fused, &quantized(&out, n_in, Variant::SCALAR)));
+        }
+    }
+}
+
+#[test]
+fn a_gated_unit_is_its_products_then_swiglu_then_quantised() {
+    let mut random = Random(12);
+    for (n_rows, n_in, n_out) in [
+        (1, 128, 128),
+        (7, 896, 320),
+        (49, 256, 64),
+        (100, 130, 200),
+        (300, 256, 129),
+    ] {
+        let x = random.numbers(n_rows * n_in);
+        let mut weights = || int8(&random.numbers(n_out * n_in), n_in);
+        let mut pairs = vec![(weights(), weights())];
+        if n_in.is_multiple_of(SUPER_BLOCK) {
+            let mut weights = || int4(&random.q4_k(n_out * n_in / SUPER_BLOCK), n_in);
+            pairs.push((weights(), weights()));
+            let mixed = (pairs[0].0.clone(), pairs[1].1.clone());
+            pairs.push(mixed);
+        }
+        for (gate, up) in &pairs {
+            let rows = quantized(&x, n_in, Variant::SCALAR);
+            let single = pool(1);
+            let [gates, ups] =
+                [gate, up].map(|weights| product(&single, Variant::SCALAR, weights, &rows));
+            let mut expected = vec![0.0; gates.len()];
+            crate::swiglu(&single, Variant::SCALAR, &gates, &ups, &mut expected);
+            let expected = quantized(&expected, n_out, Variant::SCALAR);
+            for variant in Variant::available() {
+                for threads in [1, 3] {
+                    // Larger before, so that what was in it must not matter.
+                    let mut out = quantized(&vec![1.0; (n_rows + 1) * n_out], n_out, variant);
+                    let rows = &rows;
+                    let gated = Gated { gate, up, rows };
+                    multiply_gated(&pool(threads), variant, gated, &mut out);
+                    let name = variant.name();
+                    assert!(
+                        same(&out, &expected),
+                        "{name} at {n_rows} x {n_in} x {n_out}"
+                    );
+                }
+            }
         }
     }
 }

@@ -32,6 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use gate::Gate;
+pub(crate) use tiles::Tile;
 
 thread_local! {
     /// Whether this thread is inside a task of some pool.
