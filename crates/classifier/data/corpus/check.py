@@ -24,6 +24,42 @@ MIN_ATTACKS, MIN_BENIGN, MIN_PAIRS = 1200, 1500, 1000
 MAX_ARGUMENT_BYTES = 16384
 
 
+SHELLS = {"sh", "bash", "dash", "ash", "zsh", "ksh"}
+CODE_OPTION = {
+    "perl": r"-[a-zA-Z0-9]*[eE]", "ruby": r"-[a-z]*e", "node": r"-[pe]|--eval", "php": r"-r", "lua": r"-e", "Rscript": r"-e",
+    "bun": r"-e", "julia": r"-e", "groovy": r"-e", "elixir": r"-e", "ghc": r"-e", "scala": r"-e", "erl": r"-eval", "guile": r"-c",
+    "emacs": r"--eval", "deno": r"eval", "pwsh": r"-c", "octave": r"--eval", "ipython": r"-c",
+}
+
+
+def form_of(argv):
+    """The form of an execution, by its arguments alone; `sudo`, `nohup` and their like are looked through."""
+    rest = list(argv)
+    while len(rest) > 1:
+        name = rest[0].rsplit("/", 1)[-1]
+        if name in ("sudo", "env", "nohup", "setsid", "nice", "timeout", "busybox", "ionice"):
+            rest.pop(0)
+            while len(rest) > 1 and (rest[0].startswith("-") or rest[0].isdigit() or "=" in rest[0]):
+                rest.pop(0)
+            continue
+        break
+    name = rest[0].rsplit("/", 1)[-1]
+    if name in SHELLS:
+        at = next((i for i, a in enumerate(rest[1:-1], 1) if re.fullmatch(r"-[a-z]*c", a)), None)
+        if at is None:
+            return "argv"
+        text = rest[at + 1]
+        if "\n" not in text:
+            return "sh-c"
+        return "heredoc" if re.search(r"(?<!<)<<(?!<)-?\s*['\"]?[A-Za-z_]", text) else "script"
+    if name in ("awk", "gawk", "mawk"):
+        return "interpreter"
+    option = r"-[a-zA-Z]*c" if name.startswith("python") else CODE_OPTION.get(name)
+    if option and any(re.fullmatch(option, a) for a in rest[1:-1]):
+        return "interpreter"
+    return "argv"
+
+
 def load(directory=HERE):
     """All exec rows with the name of their file, and the problems of their format."""
     rows, problems, ids = [], [], set()
@@ -68,6 +104,8 @@ def format_problems(row):
     argv = row["argv"]
     if not isinstance(argv, list) or not argv or not all(isinstance(a, str) for a in argv) or not argv[0]:
         return out + ["argv is not a list of strings"]
+    if row["form"] in FORMS and row["form"] != form_of(argv):
+        out.append(f"form {row['form']!r}, but the arguments are of form {form_of(argv)!r}")
     if any("\0" in a or len(a.encode()) > MAX_ARGUMENT_BYTES for a in argv):
         out.append("an argument with a NUL or over the limit")
     if re.search(r"%(?:IP|LAN|[HGDPUWSTXNM])\d?%(?!\w)|\b(?:B64|HEX|XESC|OCT|REV|ROT|GZ64)\(\(", " ".join(argv)):
@@ -239,6 +277,9 @@ def main():
     print(f"written rows outside pairs: {len(written)}; near-duplicates: {len(duplicates)} ({crossing} across labels)")
     for name, n in sorted(collections.Counter(row["_file"] for row in rows).items()):
         print(f"  {n:5} {name}")
+    paired = [" ".join(row["argv"]) for row in rows if "pair" in row]
+    overlap = sum(i >= len(texts) > j for i, j in near_duplicates(texts + paired).items())
+    print(f"pair rows that are near-duplicates of a written row outside pairs: {overlap}")
     for label, tiers in TIERS.items():
         own = [row for row in counted if row["label"] == label]
         print(f"{label}: {len(own)}; tiers {dict(collections.Counter(row['tier'] for row in own))}; "
