@@ -66,6 +66,8 @@ sdist() {
 }
 phase "source distribution" sdist
 
+phase "a store killed 100 times" env INWARDEN_TEST_MEMORY_KILLS=100 \
+	cargo test --locked -p inwarden-memory --test store killing -- --show-output
 phase_if_possible "kernels under address sanitizer" scripts/kernels-asan.sh
 phase_if_possible "fuzzing, shortly" scripts/fuzz-smoke.sh
 

@@ -166,6 +166,7 @@ fn precedents_of(rows: &[LabelledExec]) -> Vec<Precedent> {
                 version: short_hash(&text),
                 text,
                 label: row.label(),
+                kind: Some("exec".to_owned()),
                 technique: row.technique(),
                 tenant: SHIPPED_TENANT.to_owned(),
                 observed: None,
@@ -227,6 +228,7 @@ fn data_hash(precedents: &[Precedent], documents: &[Document]) -> String {
             field(&mut hasher, text);
         }
         field(&mut hasher, row.label.name());
+        field(&mut hasher, row.kind.as_deref().unwrap_or(""));
         technique(&mut hasher, row.technique.as_ref());
     }
     hasher.update((documents.len() as u64).to_le_bytes());
@@ -304,7 +306,8 @@ mod tests {
         let precedents = precedents_of(&shipped_precedents().unwrap());
         let documents = documents_of(shipped_notes().unwrap());
         let mut seen = BTreeSet::from([data_hash(&precedents, &documents)]);
-        let changes: [fn(&mut Precedent); 6] = [
+        let changes: [fn(&mut Precedent); 7] = [
+            |row| row.kind = Some("prompt".into()),
             |row| {
                 row.label = match row.label {
                     Label::Malicious => Label::Benign,

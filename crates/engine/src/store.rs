@@ -38,7 +38,10 @@ pub(crate) fn open(
             let dir = parent.join(shipped_data_hash()?);
             return open_shipped(&dir, &embedder).map(Some);
         }
-        MemoryPlace::Directory(dir) => Memory::open(dir, embedder, MemoryOptions::default())?,
+        // Others of this user on this host may use it at the same time.
+        MemoryPlace::Directory(dir) => {
+            Memory::open_shared(dir, embedder, MemoryOptions::default())?
+        }
         _ => Memory::ephemeral(embedder)?,
     };
     seed_memory(&memory)?;

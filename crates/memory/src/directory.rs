@@ -2,34 +2,41 @@
 //!
 //! ```text
 //! lock             owned by flock(2); holds the owner's TGID while it is owned
-//! store.json       format, embedder, dimension; written before anything else
-//! collections/     one directory of the storage engine each; made under
-//!                  another name and renamed, so that it is whole or absent
+//! store.json       format, embedder, dimension, the journal's salt
+//! journal          everything that was acknowledged
+//! index/           what is made from the journal to search it faster
+//! socket           where the owner answers other processes
 //! ```
+//!
+//! Format 1 had the directory `collections/` of the storage engine instead of
+//! journal and index; `migrate.rs` reads it.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read as _, Seek as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use inwarden_types::Tgid;
 use serde::{Deserialize, Serialize};
 
-use crate::{Embed, MemoryError};
+use crate::{Embed, MemoryError, journal::Journal};
 
 /// The store format this version writes, and the newest it reads.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
+
+/// The format that kept everything in the storage engine.
+const FORMAT_ENGINE_ONLY: u64 = 1;
 
 const LOCK_FILE: &str = "lock";
 const STORE_FILE: &str = "store.json";
 const STORE_FILE_NEW: &str = "store.json.new";
+const INDEX: &str = "index";
+
+/// Of format 1.
 const COLLECTIONS: &str = "collections";
 const COLLECTIONS_NEW: &str = "collections.new";
-
-/// The directories of the storage engine that a reader does not need.
-const WRITE_AHEAD_LOG: &str = "wal";
 
 /// Who the store belongs to: held for as long as the store is open.
 #[derive(Debug)]
@@ -103,10 +110,13 @@ fn locked(dir: &Path, file: &mut File) -> MemoryError {
 /// What `store.json` says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct StoreFile {
+pub(crate) struct StoreFile {
     format: u64,
     embedder: String,
     dimension: usize,
+    /// The salt of the journal; none in format 1, which had no journal.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    journal_salt: Option<u64>,
 }
 
 impl StoreFile {
@@ -115,7 +125,13 @@ impl StoreFile {
             format: FORMAT,
             embedder: embed.identity(),
             dimension: embed.dimension(),
+            journal_salt: Some(random_salt()),
         }
+    }
+
+    /// The salt of the journal.
+    pub(crate) fn salt(&self) -> u64 {
+        self.journal_salt.unwrap_or(0)
     }
 
     /// Reads the file; `None` if there is none.
@@ -154,7 +170,14 @@ impl StoreFile {
                 reason: "format 0 never existed".to_owned(),
             });
         }
-        serde_json::from_slice(&bytes).map(Some).map_err(corrupt)
+        let parsed: Self = serde_json::from_slice(&bytes).map_err(corrupt)?;
+        if (format == FORMAT) != parsed.journal_salt.is_some() {
+            return Err(MemoryError::Corrupt {
+                path,
+                reason: "the journal's salt does not go with the format".to_owned(),
+            });
+        }
+        Ok(Some(parsed))
     }
 
     /// Writes the file so that it is whole or absent, whatever happens.
@@ -194,59 +217,135 @@ impl StoreFile {
     }
 }
 
-/// Brings the directory of an owned store into a state that can be loaded, and
-/// returns the path of the collections.
-///
-/// `create` makes empty collections in the directory it is given.
-pub(crate) fn prepare(
-    dir: &Path,
-    embed: &dyn Embed,
-    create: impl FnOnce(&Path) -> Result<(), MemoryError>,
-) -> Result<PathBuf, MemoryError> {
+/// What an owned directory holds.
+pub(crate) enum Prepared {
+    /// A store of this format; its journal exists.
+    Current,
+    /// A store of format 1, to be moved to `target`.
+    EngineOnly {
+        collections: PathBuf,
+        target: StoreFile,
+    },
+}
+
+/// Brings the directory of an owned store into a state that can be loaded.
+pub(crate) fn prepare(dir: &Path, embed: &dyn Embed) -> Result<Prepared, MemoryError> {
     let given = StoreFile::of(embed);
-    match StoreFile::read(dir)? {
-        Some(stored) => stored.check(dir, &given)?,
-        None => {
-            refuse_foreign_content(dir)?;
-            given.write(dir)?;
-        }
+    let Some(stored) = StoreFile::read(dir)? else {
+        refuse_foreign_content(dir)?;
+        // Cut off before the journal got its name, a creation is done again.
+        Journal::create(dir, given.salt())?;
+        given.write(dir)?;
+        return Ok(Prepared::Current);
+    };
+    stored.check(dir, &given)?;
+    if stored.format != FORMAT_ENGINE_ONLY {
+        require_journal(dir)?;
+        remove_collections(dir)?;
+        return Ok(Prepared::Current);
     }
     let collections = dir.join(COLLECTIONS);
     if is_dir(&collections)? {
-        return Ok(collections);
+        return Ok(Prepared::EngineOnly {
+            collections,
+            target: given,
+        });
     }
-    // Either the store is new or its creation was cut off before the rename;
-    // nothing was ever acknowledged from under the other name.
-    let new = dir.join(COLLECTIONS_NEW);
-    if is_dir(&new)? {
-        fs::remove_dir_all(&new).map_err(io_error("remove", &new))?;
+    if Journal::has_entries(dir) {
+        return Err(MemoryError::Corrupt {
+            path: dir.join(STORE_FILE),
+            reason: "format 1, but there is a journal".to_owned(),
+        });
     }
-    make_dir(&new)?;
-    create(&new)?;
-    sync_tree(&new)?;
-    rename(&new, &collections)?;
-    Ok(collections)
+    // A creation of format 1 that was cut off: nothing was ever acknowledged.
+    Journal::create(dir, given.salt())?;
+    given.write(dir)?;
+    remove_collections(dir)?;
+    Ok(Prepared::Current)
 }
 
-/// Copies the collections of the store at `dir` to `target` for reading.
-pub(crate) fn copy_collections(
-    dir: &Path,
-    embed: &dyn Embed,
-    target: &Path,
-) -> Result<PathBuf, MemoryError> {
-    let _shared = Ownership::acquire_shared(dir)?;
+/// Declares the journal in `dir` to be the store; the last step of a migration.
+pub(crate) fn finish_migration(dir: &Path, target: &StoreFile) -> Result<(), MemoryError> {
+    target.write(dir)?;
+    remove_collections(dir)
+}
+
+/// Checks the store at `dir` for reading, without changing it. The lock is held
+/// for as long as the file is.
+pub(crate) fn inspect(dir: &Path, embed: &dyn Embed) -> Result<(File, Prepared), MemoryError> {
+    let shared = Ownership::acquire_shared(dir)?;
     let absent = || MemoryError::Absent {
         path: dir.to_owned(),
     };
     let stored = StoreFile::read(dir)?.ok_or_else(absent)?;
     stored.check(dir, &StoreFile::of(embed))?;
+    if stored.format != FORMAT_ENGINE_ONLY {
+        require_journal(dir)?;
+        return Ok((shared, Prepared::Current));
+    }
     let collections = dir.join(COLLECTIONS);
     if !is_dir(&collections)? {
         return Err(absent());
     }
-    let copy = target.join(COLLECTIONS);
-    copy_tree(&collections, &copy)?;
-    Ok(copy)
+    let prepared = Prepared::EngineOnly {
+        collections,
+        target: stored,
+    };
+    Ok((shared, prepared))
+}
+
+/// The salt of the journal of the store at `dir`, for a repair.
+pub(crate) fn salt_for_repair(dir: &Path) -> Result<u64, MemoryError> {
+    let stored = StoreFile::read(dir)?.ok_or_else(|| MemoryError::Absent {
+        path: dir.to_owned(),
+    })?;
+    require_journal(dir)?;
+    Ok(stored.salt())
+}
+
+/// The directory of the index of `collection`.
+pub(crate) fn index_dir(dir: &Path, collection: &str) -> PathBuf {
+    dir.join(INDEX).join(collection)
+}
+
+/// The bytes that the files below `dir` take on the disk; holes do not count.
+pub(crate) fn disk_bytes(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => disk_bytes(&entry.path()),
+            Ok(metadata) => metadata.blocks().saturating_mul(512),
+            Err(_) => 0,
+        })
+        .fold(0, u64::saturating_add)
+}
+
+fn require_journal(dir: &Path) -> Result<(), MemoryError> {
+    if Journal::exists(dir) {
+        return Ok(());
+    }
+    Err(MemoryError::Corrupt {
+        path: dir.to_owned(),
+        reason: "the journal is missing".to_owned(),
+    })
+}
+
+fn remove_collections(dir: &Path) -> Result<(), MemoryError> {
+    for name in [COLLECTIONS, COLLECTIONS_NEW] {
+        let path = dir.join(name);
+        if is_dir(&path)? {
+            fs::remove_dir_all(&path).map_err(io_error("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Random for each store: keyed by the operating system's randomness.
+fn random_salt() -> u64 {
+    std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id())
 }
 
 /// Fails if a write in `dir` could run into a full file system.
@@ -266,14 +365,23 @@ pub(crate) fn check_free_space(dir: &Path, needed_bytes: u64) -> Result<(), Memo
 
 fn refuse_foreign_content(dir: &Path) -> Result<(), MemoryError> {
     for entry in fs::read_dir(dir).map_err(io_error("read", dir))? {
-        let name = entry.map_err(io_error("read", dir))?.file_name();
-        if name == COLLECTIONS {
+        let entry = entry.map_err(io_error("read", dir))?;
+        let name = entry.file_name();
+        // A creation that was cut off leaves a journal without entries.
+        if name == COLLECTIONS || name == INDEX || Journal::has_entries(dir) {
             return Err(MemoryError::Corrupt {
                 path: dir.join(STORE_FILE),
-                reason: "the file is missing, but there are collections".to_owned(),
+                reason: "the file is missing, but there is a store".to_owned(),
             });
         }
-        if name != LOCK_FILE && name != STORE_FILE_NEW {
+        let ours = [
+            LOCK_FILE,
+            STORE_FILE_NEW,
+            "journal",
+            "journal.new",
+            "socket",
+        ];
+        if !ours.iter().any(|own| name == *own) {
             return Err(MemoryError::NotAStore {
                 path: dir.to_owned(),
             });
@@ -282,13 +390,14 @@ fn refuse_foreign_content(dir: &Path) -> Result<(), MemoryError> {
     Ok(())
 }
 
-fn copy_tree(from: &Path, to: &Path) -> Result<(), MemoryError> {
+/// Copies everything below `from` to `to`, which is made.
+pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<(), MemoryError> {
     make_dir(to)?;
     for entry in fs::read_dir(from).map_err(io_error("read", from))? {
         let entry = entry.map_err(io_error("read", from))?;
         let (source, copy) = (entry.path(), to.join(entry.file_name()));
         let kind = entry.file_type().map_err(io_error("read", &source))?;
-        if kind.is_dir() && entry.file_name() != WRITE_AHEAD_LOG {
+        if kind.is_dir() {
             copy_tree(&source, &copy)?;
         } else if kind.is_file() {
             copy_file(&source, &copy).map_err(io_error("copy", &source))?;
@@ -323,7 +432,7 @@ fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-fn sync_tree(dir: &Path) -> Result<(), MemoryError> {
+pub(crate) fn sync_tree(dir: &Path) -> Result<(), MemoryError> {
     for entry in fs::read_dir(dir).map_err(io_error("read", dir))? {
         let entry = entry.map_err(io_error("read", dir))?;
         let path = entry.path();
@@ -336,7 +445,7 @@ fn sync_tree(dir: &Path) -> Result<(), MemoryError> {
     sync(dir)
 }
 
-fn rename(from: &Path, to: &Path) -> Result<(), MemoryError> {
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), MemoryError> {
     fs::rename(from, to).map_err(io_error("rename", from))?;
     match to.parent() {
         Some(parent) => sync(parent),
@@ -350,7 +459,7 @@ fn sync(path: &Path) -> Result<(), MemoryError> {
         .map_err(io_error("sync", path))
 }
 
-fn make_dir(dir: &Path) -> Result<(), MemoryError> {
+pub(crate) fn make_dir(dir: &Path) -> Result<(), MemoryError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -366,7 +475,7 @@ fn is_dir(path: &Path) -> Result<bool, MemoryError> {
     }
 }
 
-fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> MemoryError {
+pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> MemoryError {
     let path = path.to_owned();
     move |source| MemoryError::Io {
         action,

@@ -1,6 +1,6 @@
 //! What can go wrong, grouped by who must act.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use inwarden_types::Tgid;
 
@@ -29,6 +29,14 @@ pub enum MemoryError {
         /// The longest allowed.
         max: usize,
     },
+    /// A vector that is not of the store's dimension, or not finite and of length 1.
+    #[error("a vector of {len} components that is not a unit vector of {dimension}")]
+    Vector {
+        /// How many components came.
+        len: usize,
+        /// How many it must have.
+        dimension: usize,
+    },
     /// Too many records in one call.
     #[error("{records} records in one call; allowed are {max}")]
     BatchTooLarge {
@@ -45,6 +53,16 @@ pub enum MemoryError {
         /// The most allowed.
         max: usize,
     },
+    /// A filter that names too many values.
+    #[error("the filter on {field} names {values} values; allowed are {max}")]
+    FilterTooLarge {
+        /// Which filter.
+        field: &'static str,
+        /// How many values it names.
+        values: usize,
+        /// The most allowed.
+        max: usize,
+    },
     /// A filter that nothing can pass.
     #[error("the filter on {field} names no value, so nothing can pass it")]
     EmptyFilter {
@@ -53,7 +71,8 @@ pub enum MemoryError {
     },
 
     // The operator.
-    /// Another opener, in this process or another, owns the store.
+    /// Another opener, in this process or another, owns the store;
+    /// [`crate::Memory::open_shared`] would connect to it.
     #[error(
         "the store {path} is in use by {}; one process owns a store at a time",
         owner.map_or_else(|| "another reader or writer".to_owned(), |tgid| format!("process {}", tgid.0))
@@ -108,6 +127,47 @@ pub enum MemoryError {
         /// The length the embedder gives.
         given: usize,
     },
+    /// The journal has reached its largest size; remove records, or allow more with
+    /// [`crate::MemoryOptions::max_journal_bytes`].
+    #[error("the journal of {path} would have {bytes} bytes; allowed are {max}")]
+    JournalFull {
+        /// The store's directory.
+        path: PathBuf,
+        /// How large it would be.
+        bytes: u64,
+        /// The most allowed.
+        max: u64,
+    },
+    /// The disk refused a write to the journal.
+    #[error("the journal of {path} could not be written: {reason}")]
+    JournalWrite {
+        /// The store's directory.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// The disk was too slow for a write; it may still be stored.
+    #[error("a write was not safe on the disk after {waited:?}")]
+    WriteDeadline {
+        /// How long the caller waited.
+        waited: Duration,
+    },
+    /// The process that owns the store has gone or does not answer.
+    #[error("the owner of the store {path} does not answer ({step})")]
+    OwnerGone {
+        /// The store's directory.
+        path: PathBuf,
+        /// What was tried.
+        step: &'static str,
+    },
+    /// The process that owns the store refused.
+    #[error("the owner of the store {path} refused: {reason}")]
+    OwnerRefused {
+        /// The store's directory.
+        path: PathBuf,
+        /// Its error; never a stored text.
+        reason: String,
+    },
     /// The file system is too full to write safely.
     #[error("{path} has {free_bytes} bytes free; a write needs {needed_bytes}")]
     DiskSpace {
@@ -130,6 +190,27 @@ pub enum MemoryError {
     },
 
     // The data.
+    /// The journal is damaged where it was complete before: not the trace of a
+    /// crash. Nothing was changed. [`crate::Memory::repair`] keeps what is whole.
+    #[error("the journal {path} is damaged at byte {offset} ({reason}); `repair` keeps the rest")]
+    JournalDamaged {
+        /// The journal.
+        path: PathBuf,
+        /// Where the damage begins, in bytes from the start of the file.
+        offset: u64,
+        /// What does not check.
+        reason: &'static str,
+    },
+    /// A file to be imported is not what an export wrote. Nothing was imported.
+    #[error("{path} cannot be imported: line {line}: {reason}")]
+    Import {
+        /// The file.
+        path: PathBuf,
+        /// Which line, from 1.
+        line: u64,
+        /// What is wrong; never a text.
+        reason: String,
+    },
     /// The store's files do not hold what was written.
     #[error("the store is damaged at {path}: {reason}")]
     Corrupt {
@@ -164,9 +245,9 @@ pub enum MemoryError {
         reason: String,
     },
     /// An earlier write failed, so no further write is acknowledged.
-    #[error("an earlier write to the {collection} failed; reopen the store")]
+    #[error("an earlier write to the store {path} failed; reopen it")]
     Failed {
-        /// Which collection.
-        collection: &'static str,
+        /// The store's directory.
+        path: PathBuf,
     },
 }

@@ -1,46 +1,69 @@
 //! Remembers labelled cases and documents and finds the nearest with provenance.
 //!
-//! A [`Memory`] is one directory with two collections: *precedents* (cases with
-//! the label they turned out to have) and *knowledge* (technique notes,
-//! runbooks). A caller brings the embedder through the trait [`Embed`]; a text
-//! is found again by the cosine similarity of its embedding, exactly, not by an
-//! approximate index.
+//! A [`Memory`] is one directory with three collections: *precedents* (cases with
+//! the label they turned out to have), *knowledge* (technique notes, runbooks) and
+//! *baselines* (what a workload ordinarily does). A caller brings the embedder
+//! through the trait [`Embed`]; a text is found again by the cosine similarity of
+//! its embedding, or by that and its words together ([`Ranking::Hybrid`]).
 //!
 //! What a caller can rely on:
 //!
 //! * A write that returned `Ok` survives the death of the process (SIGKILL
-//!   included). A write that returned an error may or may not be there after
-//!   reopening.
+//!   included) and, where `fdatasync` keeps its promise, the loss of power. A write
+//!   that returned an error may or may not be there after reopening.
+//! * What was written is found by the next search, whatever the index is doing.
 //! * Writing what is already there changes nothing, neither on disk nor in
 //!   [`Memory::content_hash`].
 //! * Results are ordered by score, highest first, and among equal scores by id
-//!   and then tenant: the same contents give the same answer.
-//! * One process owns a store; a second one gets [`MemoryError::Locked`]. A
-//!   read-only opening works on a private copy and leaves the store untouched.
+//!   and then tenant. Scores are computed from the stored vectors. Up to
+//!   [`MemoryOptions::index_from_records`] records of a collection the search is
+//!   exact: the same contents give the same answer. Above it an index (HNSW) may
+//!   miss a neighbour.
+//! * One process owns a store; others of the same user share it through a socket
+//!   ([`Memory::open_shared`]) or get [`MemoryError::Locked`]. A read-only opening
+//!   leaves the store untouched.
+//! * What is lost or broken of the index is made again from the journal; what is
+//!   broken of the journal is a typed error that names the place.
 //!
-//! What is not here: tensors, prompts, approximate search, replication, and
-//! protection against the loss of power between two writes of the file system
-//! (a flush is a `msync`; directories made later are not synced separately).
+//! What is not here: tensors, prompts, replication.
 //!
-//! The vectors are kept by `qdrant-edge` 0.7.2, whose types do not appear
-//! outside `collection.rs`. It does not replay its write-ahead log, and its
-//! `flush` and drop can panic; hence the flush before every acknowledgement and
-//! the guards there.
+//! The journal (`journal/`) holds everything that was acknowledged; the state
+//! (`state.rs`) says what is there and where; the index (`index/`) is `qdrant-edge`
+//! 0.7.2, whose types do not appear outside `index/engine.rs`; the newest records
+//! are searched in memory (`tail.rs`).
 //!
 //! Texts are command lines and can hold secrets. They lie unencrypted in the
 //! store's directory (created with mode 0700) and never appear in the logs, the
 //! errors or the `Debug` output of this crate.
 
-mod collection;
+mod counters;
 mod directory;
 mod embed;
 mod error;
+mod index;
+mod journal;
+mod link;
 mod memory;
 mod options;
+mod query;
 mod record;
+mod retrieval;
+mod socket;
+mod state;
+mod store;
+mod tail;
+mod transfer;
+mod wire;
+mod words;
 
+pub use counters::{ByCollection, MemoryStats};
 pub use embed::{Embed, EmbedError};
 pub use error::MemoryError;
-pub use memory::Memory;
+pub use memory::{Memory, RepairReport};
 pub use options::MemoryOptions;
-pub use record::{Document, KnowledgeHit, Precedent, PrecedentHit, PrecedentQuery, RecordKey};
+pub use query::{BaselineQuery, KnowledgeQuery, PrecedentQuery, RECIPROCAL_RANK_K, Ranking};
+pub use record::{
+    Baseline, BaselineHit, Document, KnowledgeHit, Precedent, PrecedentHit, RecordKey,
+};
+pub use retrieval::PageMark;
+pub use transfer::{Retention, Transferred};

@@ -1,30 +1,31 @@
 //! The store as its callers see it.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use inwarden_types::Label;
 use sha2::{Digest as _, Sha256};
-use tempfile::TempDir;
+use uuid::Uuid;
 
 use crate::{
-    Document, Embed, KnowledgeHit, MemoryError, MemoryOptions, Precedent, PrecedentHit,
-    PrecedentQuery, RecordKey,
-    collection::{Collection, FieldFilter},
+    Baseline, Document, Embed, MemoryError, MemoryOptions, MemoryStats, Precedent, RecordKey,
     directory::{self, Ownership},
-    record::{Record, check_text},
+    journal::CollectionId,
+    link::{Link, Opening, temporary_dir},
+    record::Record,
+    store::Change,
 };
 
-const PRECEDENTS: &str = "precedents";
-const KNOWLEDGE: &str = "knowledge";
-
-/// A store of precedents and documents.
+/// A store of precedents, documents and baselines.
 ///
-/// All methods take `&self` and may be called from any thread. Reads run side
-/// by side, also beside a write; writes to one collection run one at a time.
+/// All methods take `&self` and may be called from any thread. Reads run side by
+/// side, also beside writes; writes that wait at once become safe together.
 ///
 /// # Examples
 /// ```
@@ -43,7 +44,7 @@ const KNOWLEDGE: &str = "knowledge";
 ///     fn identity(&self) -> String {
 ///         "letters@1".to_owned()
 ///     }
-///     fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, EmbedError> {
+///     pub(crate) fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, EmbedError> {
 ///         Ok(texts
 ///             .iter()
 ///             .map(|text| {
@@ -63,6 +64,7 @@ const KNOWLEDGE: &str = "knowledge";
 ///     id: "backup".into(),
 ///     text: "tar czf backup.tgz etc".into(),
 ///     label: Label::Benign,
+///     kind: None,
 ///     technique: None,
 ///     tenant: "shared".into(),
 ///     observed: None,
@@ -74,29 +76,11 @@ const KNOWLEDGE: &str = "knowledge";
 /// # Ok(())
 /// # }
 /// ```
-// The fields are dropped in this order: first the collections, then what keeps
-// others away from their files.
 pub struct Memory {
-    precedents: Collection,
-    knowledge: Collection,
+    link: Link,
     embed: Arc<dyn Embed>,
     options: MemoryOptions,
     dir: PathBuf,
-    access: Access,
-}
-
-/// What a store may do, with the guard of its files.
-enum Access {
-    Owned {
-        _ownership: Ownership,
-    },
-    Ephemeral {
-        _ownership: Ownership,
-        _dir: TempDir,
-    },
-    ReadOnly {
-        _copy: TempDir,
-    },
 }
 
 impl fmt::Debug for Memory {
@@ -104,41 +88,59 @@ impl fmt::Debug for Memory {
         f.debug_struct("Memory")
             .field("dir", &self.dir)
             .field("read_only", &self.is_read_only())
-            .field("precedents", &self.precedents)
-            .field("knowledge", &self.knowledge)
+            .field("owner", &self.is_owner())
             .finish_non_exhaustive()
     }
 }
 
 impl Memory {
-    /// Opens the store in `dir` for reading and writing; makes it if it is
-    /// absent.
+    /// Opens the store in `dir` for reading and writing, for this value alone; makes
+    /// it if it is absent.
     ///
-    /// Reads every record once to know what is stored.
+    /// Reads every record once to know what is stored. A store of format 1 is
+    /// brought to format 2; the older release can then not read it any more.
     ///
     /// # Errors
     /// [`MemoryError::Locked`] while anyone else has it open, also this very
     /// process; [`MemoryError::NotAStore`], [`MemoryError::NewerFormat`],
     /// [`MemoryError::DifferentEmbedder`], [`MemoryError::DifferentDimension`];
-    /// [`MemoryError::DiskSpace`]; [`MemoryError::Corrupt`] or
-    /// [`MemoryError::Engine`] if the files are damaged; [`MemoryError::Io`].
-    /// The directory is then unchanged but for its lock file.
+    /// [`MemoryError::DiskSpace`]; [`MemoryError::JournalDamaged`],
+    /// [`MemoryError::Corrupt`] if the files are damaged; [`MemoryError::Io`]. What
+    /// is stored is then unchanged.
     pub fn open(
         dir: &Path,
         embed: Arc<dyn Embed>,
         options: MemoryOptions,
     ) -> Result<Self, MemoryError> {
-        let ownership = Ownership::acquire(dir)?;
-        let access = Access::Owned {
-            _ownership: ownership,
-        };
-        Self::open_owned(dir, embed, options, access)
+        Self::linked(dir, embed, options, |opening| opening.own(None))
     }
 
-    /// Opens a copy of the store in `dir`, as it is now, for reading only.
+    /// Opens the store in `dir` together with other processes of this user.
     ///
-    /// The store itself is not touched and need not be writable. The copy lies
-    /// in the directory for temporary files and goes with the value.
+    /// The first opener owns it and answers the others through a socket in the
+    /// directory; all see each change as soon as it is acknowledged. When the owner
+    /// ends, one of the others takes its place during its next call.
+    ///
+    /// # Errors
+    /// As [`Memory::open`]; [`MemoryError::Locked`] only if the owner does not share
+    /// the store within [`MemoryOptions::takeover_deadline`];
+    /// [`MemoryError::OwnerRefused`] if it has another embedder or is of a release
+    /// with another protocol. Every later call can fail with
+    /// [`MemoryError::OwnerGone`] if there is no owner in that time, and with
+    /// [`MemoryError::OwnerRefused`] for what is another error in the owner.
+    pub fn open_shared(
+        dir: &Path,
+        embed: Arc<dyn Embed>,
+        options: MemoryOptions,
+    ) -> Result<Self, MemoryError> {
+        Self::linked(dir, embed, options, |opening| opening.shared())
+    }
+
+    /// Opens the store in `dir`, as it is now, for reading only.
+    ///
+    /// The store itself is not touched and need not be writable; later changes are
+    /// not seen. A copy of its index lies in the directory for temporary files and
+    /// goes with the value.
     ///
     /// # Errors
     /// [`MemoryError::Absent`] if there is no store; [`MemoryError::Locked`]
@@ -148,18 +150,7 @@ impl Memory {
         embed: Arc<dyn Embed>,
         options: MemoryOptions,
     ) -> Result<Self, MemoryError> {
-        let copy = temporary_dir()?;
-        let collections = directory::copy_collections(dir, embed.as_ref(), copy.path())?;
-        let access = Access::ReadOnly { _copy: copy };
-        Self::load(
-            dir,
-            &collections,
-            Parts {
-                embed,
-                options,
-                access,
-            },
-        )
+        Self::linked(dir, embed, options, |opening| opening.read_only())
     }
 
     /// Makes an empty store in the directory for temporary files, removed with
@@ -168,47 +159,47 @@ impl Memory {
     /// # Errors
     /// As [`Memory::open`].
     pub fn ephemeral(embed: Arc<dyn Embed>) -> Result<Self, MemoryError> {
-        let dir = temporary_dir()?;
-        let path = dir.path().to_owned();
-        let access = Access::Ephemeral {
-            _ownership: Ownership::acquire(&path)?,
-            _dir: dir,
-        };
-        Self::open_owned(&path, embed, MemoryOptions::default(), access)
+        let temporary = temporary_dir()?;
+        let dir = temporary.path().to_owned();
+        Self::linked(&dir, embed, MemoryOptions::default(), |opening| {
+            opening.own(Some(temporary))
+        })
     }
 
-    fn open_owned(
+    /// Makes a damaged journal whole again from everything in it that still checks,
+    /// and keeps the damaged file beside it as `journal.damaged`. A removal that was
+    /// lost brings back what it removed.
+    ///
+    /// # Errors
+    /// [`MemoryError::Locked`], [`MemoryError::Absent`], [`MemoryError::NewerFormat`],
+    /// [`MemoryError::Corrupt`], [`MemoryError::Io`].
+    pub fn repair(dir: &Path) -> Result<RepairReport, MemoryError> {
+        let _ownership = Ownership::acquire(dir)?;
+        let salt = directory::salt_for_repair(dir)?;
+        let repaired = crate::journal::repair(dir, salt)?;
+        Ok(RepairReport {
+            kept_entries: repaired.kept_entries,
+            damaged_regions: repaired.damaged_regions,
+            lost_bytes: repaired.lost_bytes,
+        })
+    }
+
+    fn linked(
         dir: &Path,
         embed: Arc<dyn Embed>,
         options: MemoryOptions,
-        access: Access,
+        open: impl FnOnce(&Opening<'_>) -> Result<Link, MemoryError>,
     ) -> Result<Self, MemoryError> {
-        directory::check_free_space(dir, options.min_free_bytes)?;
-        let dimension = embed.dimension();
-        let collections = directory::prepare(dir, embed.as_ref(), |parent| {
-            Collection::create(parent, PRECEDENTS, dimension)?;
-            Collection::create(parent, KNOWLEDGE, dimension)
-        })?;
-        Self::load(
+        let link = open(&Opening {
             dir,
-            &collections,
-            Parts {
-                embed,
-                options,
-                access,
-            },
-        )
-    }
-
-    fn load(dir: &Path, collections: &Path, parts: Parts) -> Result<Self, MemoryError> {
-        let dimension = parts.embed.dimension();
+            embed: embed.as_ref(),
+            options: &options,
+        })?;
         Ok(Self {
-            precedents: Collection::load(collections, PRECEDENTS, dimension)?,
-            knowledge: Collection::load(collections, KNOWLEDGE, dimension)?,
-            embed: parts.embed,
-            options: parts.options,
+            link,
+            embed,
+            options,
             dir: dir.to_owned(),
-            access: parts.access,
         })
     }
 
@@ -221,16 +212,15 @@ impl Memory {
     /// # Errors
     /// [`MemoryError::ReadOnly`], [`MemoryError::BatchTooLarge`],
     /// [`MemoryError::Length`], [`MemoryError::DiskSpace`],
+    /// [`MemoryError::JournalFull`], [`MemoryError::JournalWrite`],
     /// [`MemoryError::Embed`] and [`MemoryError::EmbedderContract`]: nothing was
-    /// written. [`MemoryError::Engine`]: some may have been written, and further
-    /// writes are refused with [`MemoryError::Failed`] until the store is
-    /// reopened.
+    /// written. [`MemoryError::Failed`]: the disk failed before, and nothing is
+    /// written until the store is reopened. [`MemoryError::WriteDeadline`]: they may
+    /// still be stored.
     pub fn upsert_precedents(&self, precedents: &[Precedent]) -> Result<(), MemoryError> {
         self.check_batch(precedents.len())?;
-        self.upsert(
-            &self.precedents,
-            precedents.iter().map(Record::from).collect(),
-        )
+        let records = precedents.iter().map(Record::from).collect();
+        self.upsert(CollectionId::Precedents, records)
     }
 
     /// Stores `documents`, replacing those with the same tenant and id.
@@ -239,109 +229,74 @@ impl Memory {
     /// As [`Memory::upsert_precedents`].
     pub fn upsert_knowledge(&self, documents: &[Document]) -> Result<(), MemoryError> {
         self.check_batch(documents.len())?;
-        self.upsert(
-            &self.knowledge,
-            documents.iter().map(Record::from).collect(),
-        )
+        let records = documents.iter().map(Record::from).collect();
+        self.upsert(CollectionId::Knowledge, records)
+    }
+
+    /// Stores `baselines`, replacing those with the same tenant and id.
+    ///
+    /// # Errors
+    /// As [`Memory::upsert_precedents`].
+    pub fn upsert_baselines(&self, baselines: &[Baseline]) -> Result<(), MemoryError> {
+        self.check_batch(baselines.len())?;
+        let records = baselines.iter().map(Record::from).collect();
+        self.upsert(CollectionId::Baselines, records)
     }
 
     /// Removes precedents; those that are not there are passed over. Returns how
-    /// many were removed; they are gone from disk.
+    /// many were removed; they are gone from disk once the journal is compacted.
     ///
     /// # Errors
     /// As [`Memory::upsert_precedents`].
     pub fn remove_precedents(&self, keys: &[RecordKey]) -> Result<usize, MemoryError> {
-        self.remove(&self.precedents, keys)
+        self.remove(CollectionId::Precedents, keys)
     }
 
-    /// Removes documents; those that are not there are passed over. Returns how
-    /// many were removed; they are gone from disk.
+    /// Removes documents, as [`Memory::remove_precedents`] does precedents.
     ///
     /// # Errors
     /// As [`Memory::upsert_precedents`].
     pub fn remove_knowledge(&self, keys: &[RecordKey]) -> Result<usize, MemoryError> {
-        self.remove(&self.knowledge, keys)
+        self.remove(CollectionId::Knowledge, keys)
     }
 
-    /// The precedents nearest to `text` that pass the filters of `query`, by
-    /// exact cosine similarity: highest score first, then by id, then by tenant.
+    /// Removes baselines, as [`Memory::remove_precedents`] does precedents.
     ///
     /// # Errors
-    /// [`MemoryError::TopKRetrieval`], [`MemoryError::EmptyFilter`],
-    /// [`MemoryError::Length`], [`MemoryError::Embed`],
-    /// [`MemoryError::EmbedderContract`], [`MemoryError::Engine`],
-    /// [`MemoryError::Corrupt`].
-    pub fn precedents(
-        &self,
-        text: &str,
-        query: &PrecedentQuery,
-    ) -> Result<Vec<PrecedentHit>, MemoryError> {
-        let labels = query.labels.as_ref().map(|labels| {
-            labels
-                .iter()
-                .map(|label| Label::name(*label).to_owned())
-                .collect()
-        });
-        let filters = [("label", labels), ("tenant", query.tenants.clone())]
-            .into_iter()
-            .filter_map(|(field, values)| {
-                Some(FieldFilter {
-                    field,
-                    values: values?,
-                })
-            })
-            .collect::<Vec<_>>();
-        self.nearest(&self.precedents, text, query.top_k_retrieval, &filters)?
-            .into_iter()
-            .map(|(score, record)| {
-                record
-                    .into_precedent_hit(score)
-                    .map_err(|reason| self.precedents.corrupt(reason))
-            })
-            .collect()
+    /// As [`Memory::upsert_precedents`].
+    pub fn remove_baselines(&self, keys: &[RecordKey]) -> Result<usize, MemoryError> {
+        self.remove(CollectionId::Baselines, keys)
     }
 
-    /// The documents nearest to `text`, by exact cosine similarity: highest
-    /// score first, then by id, then by tenant.
-    ///
-    /// # Errors
-    /// As [`Memory::precedents`].
-    pub fn knowledge(
-        &self,
-        text: &str,
-        top_k_retrieval: usize,
-    ) -> Result<Vec<KnowledgeHit>, MemoryError> {
-        let hits = self.nearest(&self.knowledge, text, top_k_retrieval, &[])?;
-        Ok(hits
-            .into_iter()
-            .map(|(score, record)| record.into_knowledge_hit(score))
-            .collect())
-    }
-
-    /// How many precedents there are.
+    /// How many precedents there are; none if the owner does not answer.
     #[must_use]
     pub fn precedents_len(&self) -> usize {
-        self.precedents.len()
+        self.len(CollectionId::Precedents)
     }
 
-    /// How many documents there are.
+    /// How many documents there are; none if the owner does not answer.
     #[must_use]
     pub fn knowledge_len(&self) -> usize {
-        self.knowledge.len()
+        self.len(CollectionId::Knowledge)
+    }
+
+    /// How many baselines there are; none if the owner does not answer.
+    #[must_use]
+    pub fn baselines_len(&self) -> usize {
+        self.len(CollectionId::Baselines)
     }
 
     /// The SHA-256, in hexadecimal, over the embedder and all contents.
     ///
-    /// Equal exactly when two stores answer every query alike: it changes with
-    /// every change of contents, returns when the change is undone, and stays
-    /// when what is there is written again. It belongs into the key of whatever
-    /// is cached from an answer. Costs a pass over 48 bytes a record.
+    /// Equal exactly when two stores hold the same: it changes with every change of
+    /// contents, returns when the change is undone, and stays when what is there is
+    /// written again. It belongs into the key of whatever is cached from an answer.
+    /// Kept up to date by the writes; asking costs next to nothing. Never equal to an
+    /// earlier one while the owner of a shared store does not answer.
     #[must_use]
     pub fn content_hash(&self) -> String {
-        self.digest()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        let digest = self.digest();
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The first 64 bits of [`Memory::content_hash`].
@@ -355,77 +310,123 @@ impl Memory {
     /// Whether writes are refused.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
-        matches!(self.access, Access::ReadOnly { .. })
+        self.link.is_read_only()
+    }
+
+    /// Whether this value owns the store; another process does, or nobody need,
+    /// otherwise.
+    #[must_use]
+    pub fn is_owner(&self) -> bool {
+        self.link.is_owner()
+    }
+
+    /// What the store, in whichever process owns it, did and holds.
+    ///
+    /// # Errors
+    /// [`MemoryError::OwnerGone`].
+    pub fn stats(&self) -> Result<MemoryStats, MemoryError> {
+        self.link.stats()
+    }
+
+    /// [`Embed::identity`] of the embedder whose vectors this memory holds.
+    #[must_use]
+    pub fn embedder_identity(&self) -> String {
+        self.embed.identity()
+    }
+
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    pub(crate) fn options(&self) -> &MemoryOptions {
+        &self.options
+    }
+
+    pub(crate) fn dimension(&self) -> usize {
+        self.embed.dimension()
+    }
+
+    fn len(&self, collection: CollectionId) -> usize {
+        self.link.len(collection).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the number of records is not known");
+            0
+        })
     }
 
     fn digest(&self) -> [u8; 32] {
+        // Without an owner nothing can be said to be as it was.
+        static UNKNOWN: AtomicU64 = AtomicU64::new(0);
         let mut hasher = Sha256::new();
         let identity = self.embed.identity();
         hasher.update((identity.len() as u64).to_le_bytes());
         hasher.update(identity.as_bytes());
-        self.precedents.hash_contents(&mut hasher);
-        self.knowledge.hash_contents(&mut hasher);
+        match self.link.digest() {
+            Ok(digest) => hasher.update(digest),
+            Err(error) => {
+                tracing::warn!(%error, "the contents of the store are not known");
+                hasher.update(UNKNOWN.fetch_add(1, Ordering::Relaxed).to_le_bytes());
+            }
+        }
         hasher.finalize().into()
     }
 
-    fn upsert(&self, collection: &Collection, records: Vec<Record>) -> Result<(), MemoryError> {
+    pub(crate) fn upsert(
+        &self,
+        collection: CollectionId,
+        records: Vec<Record>,
+    ) -> Result<(), MemoryError> {
         for record in &records {
             record.check(&self.options)?;
         }
+        // A map, so that the last of several records with one key counts.
+        let wanted: BTreeMap<Uuid, Record> = records
+            .into_iter()
+            .map(|record| (record.point(), record))
+            .collect();
+        let contents: Vec<_> = wanted
+            .iter()
+            .map(|(point, record)| (*point, record.content_hash()))
+            .collect();
+        let differing = self.link.differing(collection, &contents)?;
+        let changed: Vec<Record> = wanted
+            .into_values()
+            .zip(differing)
+            .filter_map(|(record, differs)| differs.then_some(record))
+            .collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
         let dimension = self.embed.dimension();
-        let written_bytes = records
+        let written_bytes: u64 = changed
             .iter()
             .map(|record| record.max_written_bytes(dimension))
-            .sum::<u64>();
+            .sum();
         let needed_bytes = self.options.min_free_bytes.saturating_add(written_bytes);
-        directory::check_free_space(collection.path(), needed_bytes)?;
-        collection.upsert(records, |changed| {
-            let texts = changed
-                .iter()
-                .map(|record| record.text.as_str())
-                .collect::<Vec<_>>();
-            self.embed(&texts)
-        })
+        directory::check_free_space(&self.dir, needed_bytes)?;
+        let texts: Vec<&str> = changed.iter().map(|record| record.text.as_str()).collect();
+        let vectors = self.embed(&texts)?;
+        let records = changed.into_iter().zip(vectors).collect();
+        self.link
+            .change(&Change::Put {
+                collection,
+                records,
+            })
+            .map(drop)
     }
 
-    fn remove(&self, collection: &Collection, keys: &[RecordKey]) -> Result<usize, MemoryError> {
+    fn remove(&self, collection: CollectionId, keys: &[RecordKey]) -> Result<usize, MemoryError> {
         self.check_batch(keys.len())?;
-        directory::check_free_space(collection.path(), self.options.min_free_bytes)?;
         let points = keys
             .iter()
             .map(|key| Record::point_id(&key.tenant, &key.id))
-            .collect::<Vec<_>>();
-        collection.remove(&points)
-    }
-
-    fn nearest(
-        &self,
-        collection: &Collection,
-        text: &str,
-        top_k_retrieval: usize,
-        filters: &[FieldFilter],
-    ) -> Result<Vec<(f64, Record)>, MemoryError> {
-        let max = self.options.max_top_k_retrieval;
-        if !(1..=max).contains(&top_k_retrieval) {
-            return Err(MemoryError::TopKRetrieval {
-                given: top_k_retrieval,
-                max,
-            });
-        }
-        if let Some(empty) = filters.iter().find(|filter| filter.values.is_empty()) {
-            return Err(MemoryError::EmptyFilter { field: empty.field });
-        }
-        check_text(text, &self.options)?;
-        let vectors = self.embed(&[text])?;
-        match vectors.first() {
-            Some(vector) => collection.nearest(vector, top_k_retrieval, filters),
-            None => Err(self.broken_contract("no vector for a text".to_owned())),
-        }
+            .collect();
+        let removed = self.link.change(&Change::Remove { collection, points })?;
+        Ok(usize::try_from(removed).unwrap_or(usize::MAX))
     }
 
     /// Embeds `texts`, holds the embedder to its contract, and scales every
     /// vector to length 1 (the engine leaves very short ones as they are).
-    fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, MemoryError> {
+    pub(crate) fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, MemoryError> {
         let dimension = self.embed.dimension();
         let mut vectors = Vec::with_capacity(texts.len());
         for batch in texts.chunks(self.options.embed_batch_texts.max(1)) {
@@ -458,25 +459,30 @@ impl Memory {
         Ok(vectors)
     }
 
-    /// [`Embed::identity`] of the embedder whose vectors this memory holds.
-    #[must_use]
-    pub fn embedder_identity(&self) -> String {
-        self.embed.identity()
-    }
-
-    fn broken_contract(&self, reason: String) -> MemoryError {
+    pub(crate) fn broken_contract(&self, reason: String) -> MemoryError {
         MemoryError::EmbedderContract {
             embedder: self.embed.identity(),
             reason,
         }
     }
 
-    fn check_batch(&self, records: usize) -> Result<(), MemoryError> {
+    pub(crate) fn corrupt(&self, reason: &str) -> MemoryError {
+        MemoryError::Corrupt {
+            path: self.dir.clone(),
+            reason: reason.to_owned(),
+        }
+    }
+
+    pub(crate) fn check_batch(&self, records: usize) -> Result<(), MemoryError> {
         if self.is_read_only() {
             return Err(MemoryError::ReadOnly {
                 path: self.dir.clone(),
             });
         }
+        self.check_batch_size(records)
+    }
+
+    pub(crate) fn check_batch_size(&self, records: usize) -> Result<(), MemoryError> {
         let max = self.options.max_batch_records;
         if records > max {
             return Err(MemoryError::BatchTooLarge { records, max });
@@ -485,10 +491,15 @@ impl Memory {
     }
 }
 
-struct Parts {
-    embed: Arc<dyn Embed>,
-    options: MemoryOptions,
-    access: Access,
+/// What [`Memory::repair`] kept and lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RepairReport {
+    /// Entries of the journal that are whole.
+    pub kept_entries: u64,
+    /// Places where it was damaged.
+    pub damaged_regions: u64,
+    /// Bytes that could not be kept.
+    pub lost_bytes: u64,
 }
 
 #[expect(
@@ -497,15 +508,4 @@ struct Parts {
 )]
 fn scaled(x: f32, norm: f64) -> f32 {
     (f64::from(x) / norm) as f32
-}
-
-fn temporary_dir() -> Result<TempDir, MemoryError> {
-    tempfile::Builder::new()
-        .prefix("inwarden-memory-")
-        .tempdir()
-        .map_err(|source| MemoryError::Io {
-            action: "make a directory in",
-            path: std::env::temp_dir(),
-            source,
-        })
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::{MemoryError, MemoryOptions};
+use crate::{MemoryError, MemoryOptions, wire::Malformed};
 
 /// A case with the label it turned out to have.
 ///
@@ -20,6 +20,9 @@ pub struct Precedent {
     pub text: String,
     /// What the case was.
     pub label: Label,
+    /// What kind of case it was, in the caller's words (`exec`, `prompt`); none if
+    /// that is not known.
+    pub kind: Option<String>,
     /// The technique, if it was an attack of a known one.
     pub technique: Option<Technique>,
     /// Whose precedent it is.
@@ -49,6 +52,29 @@ pub struct Document {
     pub version: String,
 }
 
+/// Something a workload ordinarily does.
+///
+/// The `Debug` output shows the length of the text, never the text.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Baseline {
+    /// Unique within the tenant.
+    pub id: String,
+    /// The text that is embedded and compared: the rendered behaviour.
+    pub text: String,
+    /// Which workload does it.
+    pub workload: String,
+    /// What kind of behaviour it is, in the caller's words.
+    pub kind: Option<String>,
+    /// How often it was seen.
+    pub seen: u64,
+    /// Whose workload it is.
+    pub tenant: String,
+    /// When it was last seen.
+    pub observed: Option<WallTime>,
+    /// The version of its source.
+    pub version: String,
+}
+
 /// Names one record of a collection.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordKey {
@@ -58,29 +84,6 @@ pub struct RecordKey {
     pub id: String,
 }
 
-/// Which precedents to look for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PrecedentQuery {
-    /// How many hits at most, `1..=`[`MemoryOptions::max_top_k_retrieval`].
-    pub top_k_retrieval: usize,
-    /// Only precedents with one of these labels; none filters nothing.
-    pub labels: Option<Vec<Label>>,
-    /// Only precedents of one of these tenants; none filters nothing.
-    pub tenants: Option<Vec<String>>,
-}
-
-impl PrecedentQuery {
-    /// Looks for the `top_k_retrieval` nearest of all precedents.
-    #[must_use]
-    pub fn nearest(top_k_retrieval: usize) -> Self {
-        Self {
-            top_k_retrieval,
-            labels: None,
-            tenants: None,
-        }
-    }
-}
-
 /// A precedent that was found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PrecedentHit {
@@ -88,7 +91,10 @@ pub struct PrecedentHit {
     pub precedent: Precedent,
     /// Cosine similarity with the text looked for, -1 to 1; higher is closer.
     pub score: f64,
-    /// Where it came from; carries the same score.
+    /// The score by which a [`crate::Ranking::Hybrid`] query ordered it: the sum of the
+    /// reciprocal ranks, above 0; higher is closer. None for other queries.
+    pub fused_score: Option<f64>,
+    /// Where it came from; carries the cosine similarity.
     pub provenance: Provenance,
 }
 
@@ -99,8 +105,22 @@ pub struct KnowledgeHit {
     pub document: Document,
     /// Cosine similarity with the text looked for, -1 to 1; higher is closer.
     pub score: f64,
-    /// Where it came from; carries the same score.
+    /// The score by which a [`crate::Ranking::Hybrid`] query ordered it: the sum of the
+    /// reciprocal ranks, above 0; higher is closer. None for other queries.
+    pub fused_score: Option<f64>,
+    /// Where it came from; carries the cosine similarity.
     pub provenance: Provenance,
+}
+
+/// A baseline that was found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BaselineHit {
+    /// What was found.
+    pub baseline: Baseline,
+    /// Cosine similarity with the text looked for, -1 to 1; higher is closer.
+    pub score: f64,
+    /// As in [`PrecedentHit::fused_score`].
+    pub fused_score: Option<f64>,
 }
 
 impl fmt::Debug for Precedent {
@@ -109,6 +129,7 @@ impl fmt::Debug for Precedent {
             .field("id", &self.id)
             .field("text_bytes", &self.text.len())
             .field("label", &self.label)
+            .field("kind", &self.kind)
             .field("technique", &self.technique)
             .field("tenant", &self.tenant)
             .field("observed", &self.observed)
@@ -130,7 +151,23 @@ impl fmt::Debug for Document {
     }
 }
 
-/// What both collections store: a precedent has a label, a document has none.
+impl fmt::Debug for Baseline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Baseline")
+            .field("id", &self.id)
+            .field("text_bytes", &self.text.len())
+            .field("workload", &self.workload)
+            .field("kind", &self.kind)
+            .field("seen", &self.seen)
+            .field("tenant", &self.tenant)
+            .field("observed", &self.observed)
+            .field("version", &self.version)
+            .finish()
+    }
+}
+
+/// What all collections store: a precedent has a label, a baseline a workload and
+/// a count, a document none of them.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Record {
@@ -144,6 +181,12 @@ pub(crate) struct Record {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) observed_unix_ns: Option<u64>,
     pub(crate) version: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) kind: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) workload: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) seen: Option<u64>,
 }
 
 /// The SHA-256 over all fields of a record.
@@ -163,7 +206,7 @@ impl Record {
 
     pub(crate) fn content_hash(&self) -> ContentHash {
         let mut hasher = Sha256::new();
-        hasher.update(b"inwarden memory record 1");
+        hasher.update(b"inwarden memory record 2");
         let mut field = |present: Option<&[u8]>| match present {
             None => hasher.update([0]),
             Some(bytes) => {
@@ -184,16 +227,37 @@ impl Record {
                 .map(<[u8; 8]>::as_slice),
         );
         field(Some(self.version.as_bytes()));
+        field(self.kind.as_deref().map(str::as_bytes));
+        field(self.workload.as_deref().map(str::as_bytes));
+        field(
+            self.seen
+                .map(u64::to_le_bytes)
+                .as_ref()
+                .map(<[u8; 8]>::as_slice),
+        );
         hasher.finalize().into()
     }
 
-    /// A generous bound on what storing the record adds to the disk: text and
-    /// fields in the engine's log, its payload and its indexes, the vector in
-    /// the log (5 bytes a component) and in its own file (4).
+    pub(crate) fn point(&self) -> Uuid {
+        Self::point_id(&self.tenant, &self.id)
+    }
+
+    pub(crate) fn to_json(&self) -> Result<Vec<u8>, Malformed> {
+        serde_json::to_vec(self).map_err(|_| Malformed("a record that cannot be written"))
+    }
+
+    pub(crate) fn from_json(bytes: &[u8]) -> Result<Self, Malformed> {
+        // The error is not quoted: it can hold the text.
+        serde_json::from_slice(bytes).map_err(|_| Malformed("a record that does not parse"))
+    }
+
+    /// A generous bound on what storing the record adds to the disk: fields and
+    /// vector in the journal, and twice that in the index while it is built.
     pub(crate) fn max_written_bytes(&self, dimension: usize) -> u64 {
-        let technique = self.technique.as_ref().map_or(0, String::len);
+        let optional = [&self.technique, &self.kind, &self.workload];
+        let optional: usize = optional.into_iter().flatten().map(String::len).sum();
         let text = self.id.len() + self.tenant.len() + self.text.len() + self.version.len();
-        (4 * (text + technique) + 16 * dimension + 1024) as u64
+        (4 * (text + optional) + 16 * dimension + 1024) as u64
     }
 
     pub(crate) fn check(&self, options: &MemoryOptions) -> Result<(), MemoryError> {
@@ -207,6 +271,8 @@ impl Record {
                 self.technique.as_ref().map_or(0, String::len),
                 0,
             ),
+            ("kind", self.kind.as_ref().map_or(0, String::len), 0),
+            ("workload", self.workload.as_ref().map_or(0, String::len), 0),
         ];
         for (field, bytes, min) in fields {
             check_length(field, bytes, min, options.max_field_bytes)?;
@@ -214,39 +280,44 @@ impl Record {
         Ok(())
     }
 
-    pub(crate) fn into_precedent_hit(self, score: f64) -> Result<PrecedentHit, &'static str> {
-        let label = self.label.ok_or("a precedent without a label")?;
-        Ok(PrecedentHit {
-            provenance: self.provenance(SourceKind::Precedent, score),
-            score,
-            precedent: Precedent {
-                id: self.id,
-                text: self.text,
-                label,
-                technique: self.technique.map(Technique),
-                tenant: self.tenant,
-                observed: self.observed_unix_ns.map(WallTime),
-                version: self.version,
-            },
+    pub(crate) fn into_precedent(self) -> Result<Precedent, &'static str> {
+        Ok(Precedent {
+            label: self.label.ok_or("a precedent without a label")?,
+            id: self.id,
+            text: self.text,
+            kind: self.kind,
+            technique: self.technique.map(Technique),
+            tenant: self.tenant,
+            observed: self.observed_unix_ns.map(WallTime),
+            version: self.version,
         })
     }
 
-    pub(crate) fn into_knowledge_hit(self, score: f64) -> KnowledgeHit {
-        KnowledgeHit {
-            provenance: self.provenance(SourceKind::Knowledge, score),
-            score,
-            document: Document {
-                id: self.id,
-                text: self.text,
-                technique: self.technique.map(Technique),
-                tenant: self.tenant,
-                observed: self.observed_unix_ns.map(WallTime),
-                version: self.version,
-            },
+    pub(crate) fn into_baseline(self) -> Result<Baseline, &'static str> {
+        Ok(Baseline {
+            workload: self.workload.ok_or("a baseline without a workload")?,
+            seen: self.seen.ok_or("a baseline without a count")?,
+            id: self.id,
+            text: self.text,
+            kind: self.kind,
+            tenant: self.tenant,
+            observed: self.observed_unix_ns.map(WallTime),
+            version: self.version,
+        })
+    }
+
+    pub(crate) fn into_document(self) -> Document {
+        Document {
+            id: self.id,
+            text: self.text,
+            technique: self.technique.map(Technique),
+            tenant: self.tenant,
+            observed: self.observed_unix_ns.map(WallTime),
+            version: self.version,
         }
     }
 
-    fn provenance(&self, kind: SourceKind, score: f64) -> Provenance {
+    pub(crate) fn provenance(&self, kind: SourceKind, score: f64) -> Provenance {
         Provenance {
             kind,
             source_id: self.id.clone(),
@@ -268,6 +339,9 @@ impl From<&Precedent> for Record {
             technique: precedent.technique.as_ref().map(|t| t.0.clone()),
             observed_unix_ns: precedent.observed.map(|time| time.0),
             version: precedent.version.clone(),
+            kind: precedent.kind.clone(),
+            workload: None,
+            seen: None,
         }
     }
 }
@@ -282,12 +356,44 @@ impl From<&Document> for Record {
             technique: document.technique.as_ref().map(|t| t.0.clone()),
             observed_unix_ns: document.observed.map(|time| time.0),
             version: document.version.clone(),
+            kind: None,
+            workload: None,
+            seen: None,
+        }
+    }
+}
+
+impl From<&Baseline> for Record {
+    fn from(baseline: &Baseline) -> Self {
+        Self {
+            id: baseline.id.clone(),
+            tenant: baseline.tenant.clone(),
+            text: baseline.text.clone(),
+            label: None,
+            technique: None,
+            observed_unix_ns: baseline.observed.map(|time| time.0),
+            version: baseline.version.clone(),
+            kind: baseline.kind.clone(),
+            workload: Some(baseline.workload.clone()),
+            seen: Some(baseline.seen),
         }
     }
 }
 
 pub(crate) fn check_text(text: &str, options: &MemoryOptions) -> Result<(), MemoryError> {
     check_length("text", text.len(), 1, options.max_text_bytes)
+}
+
+/// Fails unless `vector` is `(dimension,)`, finite, and of length about 1.
+pub(crate) fn check_vector(vector: &[f32], dimension: usize) -> Result<(), MemoryError> {
+    let square: f64 = vector.iter().map(|x| f64::from(*x).powi(2)).sum();
+    if vector.len() == dimension && (square - 1.0).abs() < 1e-3 {
+        return Ok(());
+    }
+    Err(MemoryError::Vector {
+        len: vector.len(),
+        dimension,
+    })
 }
 
 fn check_length(
@@ -308,7 +414,7 @@ fn check_length(
 }
 
 /// A label as the name it has in files.
-mod label_name {
+pub(crate) mod label_name {
     use inwarden_types::Label;
     use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
 
@@ -349,13 +455,16 @@ mod tests {
             technique: None,
             observed_unix_ns: Some(7),
             version: "1".into(),
+            kind: None,
+            workload: None,
+            seen: None,
         }
     }
 
     #[test]
     fn every_field_changes_the_content_hash() {
         let base = record();
-        let changes: [fn(&mut Record); 7] = [
+        let changes: [fn(&mut Record); 10] = [
             |r| r.id.push('x'),
             |r| r.tenant.push('x'),
             |r| r.text.push('x'),
@@ -363,6 +472,9 @@ mod tests {
             |r| r.technique = Some(String::new()),
             |r| r.observed_unix_ns = None,
             |r| r.version.push('x'),
+            |r| r.kind = Some("exec".into()),
+            |r| r.workload = Some("web".into()),
+            |r| r.seen = Some(0),
         ];
         for (index, change) in changes.iter().enumerate() {
             let mut changed = record();
@@ -406,8 +518,8 @@ mod tests {
 
     #[test]
     fn debug_output_holds_no_text() {
-        let hit = record().into_precedent_hit(0.5).unwrap();
-        let shown = format!("{hit:?}");
+        let precedent = record().into_precedent().unwrap();
+        let shown = format!("{precedent:?}");
         assert!(!shown.contains("ls -l"), "{shown}");
         assert!(shown.contains("text_bytes: 5"), "{shown}");
     }

@@ -18,6 +18,7 @@ fn remembering(known: &Case) -> Classifier {
             id: "p".into(),
             text: render_behaviour(known),
             label: Label::Benign,
+            kind: None,
             technique: None,
             tenant: "t".into(),
             observed: None,

@@ -6,8 +6,18 @@
 #[cfg(test)]
 mod durability;
 #[cfg(test)]
+mod formats;
+#[cfg(test)]
+mod indexing;
+#[cfg(test)]
+mod killing;
+#[cfg(test)]
 mod opening;
 #[cfg(test)]
 mod retrieval;
 #[cfg(test)]
+mod sharing;
+#[cfg(test)]
 mod support;
+#[cfg(test)]
+mod transfer;

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use crate::support::{HashingEmbed, open, precedent};
+use crate::support::{HashingEmbed, open, precedent, snapshot};
 use inwarden_memory::{Memory, MemoryError, MemoryOptions, PrecedentQuery};
 use inwarden_types::{Label, Tgid};
 use tempfile::TempDir;
@@ -65,7 +65,7 @@ fn a_new_store_is_readable_by_its_owner_only() {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("deep").join("store");
     drop(open(&dir).unwrap());
-    for path in [dir.clone(), dir.join("collections")] {
+    for path in [dir.clone(), dir.join("journal"), dir.join("store.json")] {
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", path.display());
     }
@@ -96,13 +96,13 @@ fn another_embedder_or_dimension_is_refused() {
 
 #[test]
 fn a_newer_format_is_refused_even_with_fields_unknown_today() {
-    let error = error_with_store_json(r#"{"format":2,"shards":[1,2]}"#);
+    let error = error_with_store_json(r#"{"format":3,"shards":[1,2]}"#);
     assert!(
         matches!(
             error,
             MemoryError::NewerFormat {
-                found: 2,
-                supported: 1,
+                found: 3,
+                supported: 2,
                 ..
             }
         ),
@@ -119,6 +119,7 @@ fn a_damaged_store_json_is_refused() {
         r#"{"format":0,"embedder":"hashing@1","dimension":64}"#,
         r#"{"format":1}"#,
         r#"{"format":1,"embedder":"hashing@1","dimension":64,"more":1}"#,
+        r#"{"format":2,"embedder":"hashing@1","dimension":64}"#,
         r#"{"format":-1,"embedder":"hashing@1","dimension":64}"#,
     ] {
         let error = error_with_store_json(contents);
@@ -130,7 +131,7 @@ fn a_damaged_store_json_is_refused() {
 }
 
 #[test]
-fn collections_without_store_json_are_refused_not_replaced() {
+fn a_journal_without_store_json_is_refused_not_replaced() {
     let dir = store();
     let store_json = dir.path().join("store.json");
     let contents = fs::read(&store_json).unwrap();
@@ -155,13 +156,8 @@ fn a_directory_with_other_files_is_not_made_a_store() {
 fn a_creation_that_was_cut_off_is_done_again() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()).unwrap());
-    // As it is when the process dies before the collections get their name.
-    fs::rename(
-        dir.path().join("collections"),
-        dir.path().join("collections.new"),
-    )
-    .unwrap();
-    fs::remove_dir_all(dir.path().join("collections.new/knowledge")).unwrap();
+    // As it is when the process dies before `store.json` is there.
+    fs::remove_file(dir.path().join("store.json")).unwrap();
     assert!(matches!(
         open_read_only(dir.path()),
         Err(MemoryError::Absent { .. })
@@ -170,38 +166,49 @@ fn a_creation_that_was_cut_off_is_done_again() {
     memory
         .upsert_precedents(&[precedent("p1", "ls", Label::Benign)])
         .unwrap();
-    assert!(!dir.path().join("collections.new").exists());
 }
 
 #[test]
-fn a_missing_collection_is_damage() {
+fn a_missing_journal_is_damage() {
     let dir = store();
-    fs::remove_dir_all(dir.path().join("collections/precedents")).unwrap();
+    fs::remove_file(dir.path().join("journal")).unwrap();
     assert!(matches!(open(dir.path()), Err(MemoryError::Corrupt { .. })));
+    assert!(matches!(
+        open_read_only(dir.path()),
+        Err(MemoryError::Corrupt { .. })
+    ));
 }
 
 #[test]
-fn damaged_engine_files_are_typed_errors() {
-    let dir = store();
-    let config = dir.path().join("collections/precedents/segments");
-    let segment = fs::read_dir(config)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
-    fs::write(segment.join("segment.json"), "not json").unwrap();
-    let error = open(dir.path()).unwrap_err();
+fn a_damaged_journal_names_the_place_and_can_be_repaired() {
+    let dir = tempfile::tempdir().unwrap();
+    let memory = open(dir.path()).unwrap();
+    for id in ["p1", "p2", "p3"] {
+        memory
+            .upsert_precedents(&[precedent(id, id, Label::Benign)])
+            .unwrap();
+    }
+    drop(memory);
+    let journal = dir.path().join("journal");
+    let mut bytes = fs::read(&journal).unwrap();
+    let text = bytes
+        .windows(11)
+        .position(|w| w == b"\"text\":\"p2\"")
+        .unwrap();
+    bytes[text + 9] = b'9';
+    fs::write(&journal, &bytes).unwrap();
+    let refused = open(dir.path()).unwrap_err();
     assert!(
-        matches!(
-            error,
-            MemoryError::Engine {
-                collection: "precedents",
-                ..
-            }
-        ),
-        "{error:?}"
+        matches!(&refused, MemoryError::JournalDamaged { path, offset, .. }
+            if *path == journal && *offset > 32 && *offset < text as u64),
+        "{refused:?}"
     );
+    assert!(fs::read(&journal).unwrap() == bytes, "nothing was changed");
+    let report = Memory::repair(dir.path()).unwrap();
+    assert_eq!((report.kept_entries, report.damaged_regions), (2, 1));
+    let memory = open(dir.path()).unwrap();
+    assert_eq!(memory.precedents_len(), 2);
+    assert!(fs::read(dir.path().join("journal.damaged")).unwrap() == bytes);
 }
 
 #[test]
@@ -304,20 +311,4 @@ fn a_full_file_system_is_refused_before_anything_is_written() {
     assert_eq!(embed.embedded_texts(), 0);
     memory.upsert_precedents(&batch[..1]).unwrap();
     assert_eq!(memory.precedents_len(), 1);
-}
-
-/// Every file below `dir` with its contents.
-fn snapshot(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(snapshot(&path));
-        } else {
-            let contents = fs::read(&path).unwrap();
-            files.push((path, contents));
-        }
-    }
-    files.sort();
-    files
 }

@@ -132,9 +132,9 @@ fn filters_by_label_and_tenant_hold_together() {
     memory.upsert_precedents(&stored).unwrap();
     let find = |labels: Option<&[Label]>, tenants: Option<&[&str]>| {
         let query = PrecedentQuery {
-            top_k_retrieval: 10,
             labels: labels.map(<[_]>::to_vec),
             tenants: tenants.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+            ..PrecedentQuery::nearest(10)
         };
         ids(&memory, "curl 192.0.2.1", &query)
     };

@@ -77,6 +77,7 @@ pub(crate) fn precedent(id: &str, text: &str, label: Label) -> Precedent {
         id: id.to_owned(),
         text: text.to_owned(),
         label,
+        kind: Some("exec".to_owned()),
         technique: (label == Label::Malicious).then(|| Technique("T1059.004".to_owned())),
         tenant: "shared".to_owned(),
         observed: Some(WallTime(1_700_000_000_123_456_789)),
@@ -93,6 +94,53 @@ pub(crate) fn document(id: &str, text: &str) -> Document {
         observed: None,
         version: "notes-1".to_owned(),
     }
+}
+
+/// Options under which a few hundred records already get an index.
+pub(crate) fn indexing_early() -> MemoryOptions {
+    MemoryOptions {
+        index_from_records: 200,
+        index_tail_records: 50,
+        index_full_scan_records: 20,
+        ..MemoryOptions::default()
+    }
+}
+
+/// Waits until `reached` or fails after a minute.
+pub(crate) fn wait_until(what: &str, mut reached: impl FnMut() -> bool) {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !reached() {
+        assert!(std::time::Instant::now() < until, "not in a minute: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// Every file below `dir` with its contents.
+pub(crate) fn snapshot(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).expect("the directory is there") {
+        let path = entry.expect("the directory can be read").path();
+        if path.is_dir() {
+            files.extend(snapshot(&path));
+        } else if path.is_file() {
+            let contents = std::fs::read(&path).expect("the file can be read");
+            files.push((path, contents));
+        }
+    }
+    files.sort();
+    files
+}
+
+/// A store as the first released format left it: `p1` was changed once, `p4`
+/// removed. Made with the embedder `hashing@1` of dimension 16.
+pub(crate) fn unpack_format_1(dir: &Path) {
+    let archive = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/store-v1.tar.gz");
+    let unpacked = std::process::Command::new("tar")
+        .args(["-xzf", archive, "-C"])
+        .arg(dir)
+        .status()
+        .expect("tar is installed");
+    assert!(unpacked.success());
 }
 
 pub(crate) fn key(id: &str) -> RecordKey {
