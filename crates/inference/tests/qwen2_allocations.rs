@@ -40,6 +40,15 @@ fn allocations_of(work: &mut dyn FnMut()) -> usize {
     ALLOCATIONS.load(Ordering::Relaxed) - before
 }
 
+/// In two of twenty rounds, a worker that the system had kept waiting may take its
+/// first task and make its own buffers; what allocates at all does so in every round.
+fn assert_steady(work: &mut dyn FnMut()) {
+    let rounds = std::iter::repeat_with(|| allocations_of(work)).take(20);
+    let allocations: Vec<usize> = rounds.collect();
+    let n_rounds = allocations.iter().filter(|n| **n > 0).count();
+    assert!(n_rounds <= 2, "{allocations:?}");
+}
+
 fn tokens(n_tokens: u32, step: u32) -> Vec<TokenId> {
     (0..n_tokens)
         .map(|idx| TokenId(3 + idx * step % 200))
@@ -87,7 +96,7 @@ fn a_warm_model_allocates_nothing_to_score_or_to_decode() {
         }
     };
     assert!(allocations_of(&mut score) > 0, "the counter counts");
-    assert_eq!(allocations_of(&mut score), 0);
+    assert_steady(&mut score);
 
     // Over the ends of two blocks; the second time, all memory is there.
     let mut session = model.session(Some(&prefix)).unwrap();
@@ -99,5 +108,5 @@ fn a_warm_model_allocates_nothing_to_score_or_to_decode() {
         session.truncate(100);
     };
     assert!(allocations_of(&mut decode) > 0, "the counter counts");
-    assert_eq!(allocations_of(&mut decode), 0);
+    assert_steady(&mut decode);
 }
