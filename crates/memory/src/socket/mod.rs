@@ -2,7 +2,7 @@
 //! process that owns it.
 //!
 //! A message is a length (u32, little-endian, at most [`MAX_MESSAGE_BYTES`]) and
-//! that many bytes. A connection starts with [`hello`]; after it the client asks
+//! that many bytes. A connection starts with `messages::Hello`; after it the client asks
 //! and the owner answers, one by one. Who may connect is decided by the directory's
 //! mode (0700), the socket's (0600), and the user id that the kernel names for the
 //! other side (`SO_PEERCRED`, Linux 2.5): it must be the owner's.

@@ -54,6 +54,9 @@ pub(crate) struct Found {
     pub(crate) fused_score: Option<f64>,
 }
 
+/// What was read back from the journal.
+type ReadBack = Result<Vec<Found>, MemoryError>;
+
 /// A shard that failed while it was searched.
 struct BrokenShard {
     number: u64,
@@ -81,6 +84,27 @@ impl Store {
         &self,
         question: &Question,
     ) -> Result<Result<Vec<Found>, MemoryError>, BrokenShard> {
+        // The index knows times by the millisecond: what it lets through too much is
+        // dropped after it was read, and then more of its hits are needed.
+        let mut wider = question.clone();
+        loop {
+            let (n_picked, found) = self.pick(&wider)?;
+            let mut found = match found {
+                Ok(found) => found,
+                Err(error) => return Ok(Err(error)),
+            };
+            let all = n_picked < wider.limit || wider.limit >= MAX_CANDIDATES;
+            if all || found.len() >= question.limit {
+                found.truncate(question.limit);
+                return Ok(Ok(found));
+            }
+            wider.limit = wider.limit.saturating_mul(4).min(MAX_CANDIDATES);
+        }
+    }
+
+    /// The best records by the index, how many they are, and those of them that
+    /// pass the filter exactly, in their final order.
+    fn pick(&self, question: &Question) -> Result<(usize, ReadBack), BrokenShard> {
         let (picked, file) = {
             let state = self.core.read();
             let shelf = state.shelf(question.collection);
@@ -94,16 +118,17 @@ impl Store {
                 .collect();
             (located, Arc::clone(&state.file))
         };
+        let n_picked = picked.len();
         let read = picked
             .into_iter()
             .map(|(at, fused)| found(&file, at, fused, question))
             .filter_map(Result::transpose)
             .collect::<Result<Vec<_>, _>>();
-        Ok(read.map(|mut found| {
+        let found = read.map(|mut found| {
             found.sort_by(order);
-            found.truncate(question.limit);
             found
-        }))
+        });
+        Ok((n_picked, found))
     }
 
     /// Takes a broken shard out; its records are searched one by one until the
