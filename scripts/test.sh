@@ -58,6 +58,10 @@ phase "Rust tests" cargo test --workspace --all-targets --locked --no-fail-fast 
 phase "documentation tests" cargo test --workspace --doc --locked
 phase "examples" examples
 phase "eBPF objects" ebpf
+corpus() {
+	python3 -B crates/classifier/data/corpus/check.py && python3 -B crates/classifier/data/corpus/check_text.py
+}
+phase "corpus" corpus
 phase "Python tests" scripts/python-tests.sh
 phase "nothing is compiled twice" scripts/check-no-rebuild.sh
 

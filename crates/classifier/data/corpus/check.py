@@ -287,6 +287,7 @@ def main():
               f"techniques {len({row.get('technique') for row in own} - {None})}; programs {len({row['argv'][0] for row in own})}")
     worst = report("written, outside pairs", counted)
     worst = max(worst, report("written, with pairs", [r for r in rows if not r["_file"].startswith("exec-recorded")]))
+    worst = max(worst, report("all, with the recorded", rows))
     problem, n_pairs = pair_problems(rows, "--pairs" in sys.argv)
     problems += problem
     attacks = sum(row["label"] == "malicious" for row in counted)
