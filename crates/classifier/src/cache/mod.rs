@@ -1,7 +1,11 @@
-//! The exact cache: the same case, rules, memory, judge and calibration give the
-//! same verdict without asking again.
+//! The verdict cache: the same behaviour, rules, memory, judge and calibration give
+//! the same verdict without asking again.
+
+mod key;
 
 use std::{collections::HashMap, mem};
+
+pub(crate) use key::{KeyParts, behaviour_key};
 
 /// SHA-256 over everything a verdict depends on.
 pub(crate) type CacheKey = [u8; 32];
