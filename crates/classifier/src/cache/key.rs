@@ -158,16 +158,15 @@ fn canonical(text: &str, noise: Noise) -> Cow<'_, str> {
     let bytes = text.as_bytes();
     while at < bytes.len() {
         let before = &text[..at];
-        let found =
-            if bytes[at].is_ascii_digit() && !before.ends_with(|c: char| c.is_alphanumeric()) {
-                number_at(before, &bytes[at..])
-            } else if names && (before.ends_with("/tmp/") || before.ends_with("/var/tmp/")) {
-                random_at(&bytes[at..])
-            } else if noise == Noise::ProcessNumbers && bytes[at] == b' ' {
-                process_at(&bytes[at..])
-            } else {
-                None
-            };
+        let found = if bytes[at].is_ascii_digit() && !before.ends_with(char::is_alphanumeric) {
+            number_at(before, &bytes[at..])
+        } else if names && (before.ends_with("/tmp/") || before.ends_with("/var/tmp/")) {
+            random_at(&bytes[at..])
+        } else if noise == Noise::ProcessNumbers && bytes[at] == b' ' {
+            process_at(&bytes[at..])
+        } else {
+            None
+        };
         match found {
             Some((len, mark)) => {
                 out.push_str(&text[copied..at]);
@@ -270,7 +269,7 @@ fn random_at(rest: &[u8]) -> Option<(usize, &'static str)> {
     ];
     let n_kinds = kinds
         .iter()
-        .filter(|kind| random[..stem].iter().any(|b| kind(b)))
+        .filter(|kind| random[..stem].iter().any(kind))
         .count();
     ((6..=12).contains(&stem) && n_kinds >= 2).then(|| (len - (random.len() - stem), "<temporary>"))
 }

@@ -265,6 +265,8 @@ pub(crate) enum Encoding {
     Compressed,
     Reversed,
     Substituted,
+    /// Invisible or look-alike characters.
+    Characters,
 }
 
 /// The longest encoded run of `word`, decoded, if it is readable text.

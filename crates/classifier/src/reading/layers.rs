@@ -7,7 +7,7 @@ use super::{
     decode::{Encoding, hidden_text},
     embedded::{Embedded, Means, called_in, embedded_in, speaks_shell},
     evaluate::{Environment, PrintedText, evaluate},
-    is_shell, shell,
+    is_shell, shell, unicode,
 };
 use crate::render::script_is_beyond;
 
@@ -108,6 +108,19 @@ impl Reading {
                 ..Command::of_words(words)
             });
         }
+        if let Some(plain) = opening
+            .reading
+            .layers
+            .first()
+            .and_then(|layer| unicode::normalised(&layer.text))
+        {
+            opening.add(
+                plain,
+                Language::Shell,
+                Origin::Decoded(Encoding::Characters),
+                Some(0),
+            );
+        }
         opening.take_commands(commands, 0);
         opening.run()
     }
@@ -151,6 +164,14 @@ impl Opening {
             let layer = &self.reading.layers[idx];
             (layer.text.clone(), layer.language)
         };
+        if let Some(plain) = unicode::normalised(&text) {
+            self.add(
+                plain,
+                language,
+                Origin::Decoded(Encoding::Characters),
+                Some(idx),
+            );
+        }
         match language {
             Language::Data => {}
             Language::Shell => {

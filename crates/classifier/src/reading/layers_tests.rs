@@ -63,6 +63,7 @@ fn encoded_text_is_decoded_and_read() {
         "nc",
     );
     check("a=n;b=c;eval \"$a$b -l\"", "nc");
+    check("n\u{200b}c -l 1", "nc");
     check("a='nc -l'; bash -c \"$a\"", "nc");
 }
 

@@ -30,7 +30,7 @@ pub(crate) use evaluate::runs_its_input;
 pub(crate) use features::{Features, Surroundings};
 pub(crate) use indicators::{INDICATORS, found_in, shown_by};
 pub(crate) use layers::{Layer, Reading};
-pub(crate) use objects::{Host, PathClass, class_of, hosts_in, is_temporary};
+pub(crate) use objects::class_of;
 pub(crate) use reader::{Read, Reader};
 pub(crate) use unicode::{marks_in, normalised as normalised_text};
 pub(crate) use units::{Unit, UnitKind};

@@ -6,6 +6,7 @@
 //! grammar does not understand goes through a small splitter of our own, so no
 //! part of a text is left unread because another part is broken.
 
+mod attach;
 mod parse;
 mod split;
 mod tree;
