@@ -13,6 +13,7 @@ mod report;
 mod reverse;
 mod search;
 mod shell_text;
+mod texts;
 
 use std::{
     io::Write as _,
@@ -22,6 +23,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use clap::Args;
+use inwarden::types::Label;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
@@ -32,6 +34,7 @@ use self::{
     play::Player,
     report::Report,
     reverse::REVERSES,
+    texts::TEXT_FAMILIES,
 };
 use crate::{
     accuracy::{progress, spread},
@@ -45,7 +48,7 @@ use crate::{
 
 #[derive(Args, Debug)]
 pub(crate) struct AttackOptions {
-    /// Directory whose `exec.jsonl` gives the cases. Default: the shipped corpus.
+    /// Directory whose `exec.jsonl` and `prompts.jsonl` give the cases. Default: the shipped corpus.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Detected attacks that are rewritten, and as many ordinary starts.
@@ -71,6 +74,13 @@ pub(crate) struct AttackOptions {
     json: Option<PathBuf>,
 }
 
+impl AttackOptions {
+    /// Rows that are tried for the wanted number of cases.
+    fn tried(&self) -> usize {
+        self.cases.saturating_mul(4)
+    }
+}
+
 /// A case that is attacked.
 struct Base {
     id: String,
@@ -79,68 +89,27 @@ struct Base {
 }
 
 pub(crate) fn run(options: &AttackOptions) -> anyhow::Result<()> {
-    let rows = rows(options)?;
+    let rows = rows(options, Kind::Exec)?;
+    ensure!(!rows.is_empty(), "NOTHING WAS ATTACKED: no program starts");
     let product = Product::load(&options.model, &options.without)?;
-    let mut player = Player::new(&product);
-    let mut report = Report::new(json!({
-        "machine": machine::describe(),
-        "model": options.model,
-        "configuration": product.configuration_hash(),
-        "seed": options.seed,
-    }));
-    let deadline = Instant::now() + Duration::from_secs(options.minutes * 60);
-
-    let tried = options.cases.saturating_mul(4);
-    let attacks = spread(&of_truth(&rows, true), tried);
-    let (detected, seen) = bases(&mut player, &attacks, options.cases, |outcome| {
-        outcome.is_detected
-    })?;
-    report.detected = (detected.len(), seen);
-    ensure!(
-        !detected.is_empty(),
-        "NOTHING WAS ATTACKED: no attack is detected"
-    );
-    progress(&format!(
-        "{} of {seen} attacks are detected unmodified",
-        detected.len()
-    ));
-    for (idx, base) in detected.iter().enumerate() {
-        if Instant::now() > deadline {
-            report.left_out = detected.len() - idx;
-            break;
-        }
-        rewrite_all(&mut player, base, options, &mut report)?;
-        if idx < options.search_cases {
-            let found = search::search(
-                &mut player,
-                &base.payload,
-                base.score,
-                seed_of(options.seed, "search", &base.id),
-            )?;
-            report.search(&base.id, found);
-        }
-        progress(&format!("{} of {} cases", idx + 1, detected.len()));
-    }
-
-    let ordinary = spread(&of_truth(&rows, false), tried);
-    let (ordinary, _) = bases(&mut player, &ordinary, options.cases, |outcome| {
-        !outcome.is_killed
-    })?;
-    for (idx, base) in ordinary.iter().enumerate() {
-        if Instant::now() > deadline {
-            report.left_out += ordinary.len() - idx;
-            break;
-        }
-        let attack = &detected[idx % detected.len()];
-        let (_, text) = attack.payload.shell();
-        for reverse in &REVERSES {
-            let seed = seed_of(options.seed, reverse.name, &base.id);
-            let mut random = ChaCha8Rng::seed_from_u64(seed);
-            let attempt = (reverse.rewrite)(&base.payload, &text, &mut random);
-            let outcome = player.play(&attempt)?;
-            report.reverse(reverse.name, &base.id, outcome.is_killed);
-        }
-    }
+    let mut campaign = Campaign {
+        options,
+        product: &product,
+        player: Player::new(&product),
+        report: Report::new(json!({
+            "machine": machine::describe(),
+            "model": options.model,
+            "configuration": product.configuration_hash(),
+            "seed": options.seed,
+        })),
+        deadline: Instant::now() + Duration::from_secs(options.minutes * 60),
+    };
+    let detected = campaign.attack_starts(&rows)?;
+    campaign.bait(&rows, &detected)?;
+    campaign.attack_texts()?;
+    let Campaign {
+        player, mut report, ..
+    } = campaign;
     report.starts = player.starts;
     writeln!(std::io::stdout().lock(), "{}", report.table())?;
     if let Some(path) = &options.json {
@@ -150,40 +119,133 @@ pub(crate) fn run(options: &AttackOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn rewrite_all(
-    player: &mut Player<'_>,
-    base: &Base,
-    options: &AttackOptions,
-    report: &mut Report,
-) -> anyhow::Result<()> {
-    for family in &FAMILIES {
-        let seed = seed_of(options.seed, family.name, &base.id);
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let Some(attempt) = (family.rewrite)(&base.payload, &mut random) else {
-            continue;
-        };
-        let outcome = player.play(&attempt)?;
-        report.attempt(family.name, &base.id, !outcome.is_detected);
-    }
-    Ok(())
+/// One run: what is attacked with what, and what came of it.
+struct Campaign<'a> {
+    options: &'a AttackOptions,
+    product: &'a Product,
+    player: Player<'a>,
+    report: Report,
+    deadline: Instant,
 }
 
-/// The rows to take cases from.
-fn rows(options: &AttackOptions) -> anyhow::Result<Vec<Row>> {
-    let Some(dir) = &options.data else {
-        let directory = corpus::directory(None);
-        let rows = corpus::read(&directory, Kind::Exec)?.rows;
+impl Campaign<'_> {
+    /// Rewrites detected program starts; gives them back.
+    fn attack_starts(&mut self, rows: &[Row]) -> anyhow::Result<Vec<Base>> {
+        let attacks = spread(&of_truth(rows, true), self.options.tried());
+        let (detected, seen) = bases(&mut self.player, &attacks, self.options.cases, |outcome| {
+            outcome.is_detected
+        })?;
+        self.report.detected = (detected.len(), seen);
         ensure!(
-            !rows.is_empty(),
-            "NOTHING WAS ATTACKED: no corpus in {}",
-            directory.display()
+            !detected.is_empty(),
+            "NOTHING WAS ATTACKED: no attack is detected"
         );
-        return Ok(rows);
+        progress(&format!(
+            "{} of {seen} attacks are detected unmodified",
+            detected.len()
+        ));
+        for (idx, base) in detected.iter().enumerate() {
+            if Instant::now() > self.deadline {
+                self.report.left_out += detected.len() - idx;
+                break;
+            }
+            self.rewrite_all(base)?;
+            if idx < self.options.search_cases {
+                let seed = seed_of(self.options.seed, "search", &base.id);
+                let found = search::search(&mut self.player, &base.payload, base.score, seed)?;
+                self.report.search(&base.id, found);
+            }
+            progress(&format!("{} of {} cases", idx + 1, detected.len()));
+        }
+        Ok(detected)
+    }
+
+    /// Gives ordinary starts the text of an attack.
+    fn bait(&mut self, rows: &[Row], detected: &[Base]) -> anyhow::Result<()> {
+        let ordinary = spread(&of_truth(rows, false), self.options.tried());
+        let (ordinary, _) = bases(&mut self.player, &ordinary, self.options.cases, |outcome| {
+            !outcome.is_killed
+        })?;
+        for (idx, base) in ordinary.iter().enumerate() {
+            if Instant::now() > self.deadline {
+                self.report.left_out += ordinary.len() - idx;
+                break;
+            }
+            let (_, text) = detected[idx % detected.len()].payload.shell();
+            for reverse in &REVERSES {
+                let seed = seed_of(self.options.seed, reverse.name, &base.id);
+                let mut random = ChaCha8Rng::seed_from_u64(seed);
+                let attempt = (reverse.rewrite)(&base.payload, &text, &mut random);
+                let outcome = self.player.play(&attempt)?;
+                self.report
+                    .reverse(reverse.name, &base.id, outcome.is_killed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Rewrites detected injections.
+    fn attack_texts(&mut self) -> anyhow::Result<()> {
+        let rows = rows(self.options, Kind::Prompts)?;
+        let rows = spread(&of_truth(&rows, true), self.options.tried());
+        let product = self.product;
+        let is_detected = |question: &Question| {
+            let verdict = product.judge(question)?;
+            anyhow::Ok(verdict.label == Label::Malicious)
+        };
+        for row in &rows {
+            if self.report.detected_texts.0 == self.options.cases {
+                break;
+            }
+            self.report.detected_texts.1 += 1;
+            let Question::Prompt { text, .. } = &row.question else {
+                continue;
+            };
+            if !is_detected(&row.question)? {
+                continue;
+            }
+            if Instant::now() > self.deadline {
+                self.report.left_out += 1;
+                continue;
+            }
+            self.report.detected_texts.0 += 1;
+            for family in &TEXT_FAMILIES {
+                let seed = seed_of(self.options.seed, family.name, &row.id);
+                let mut random = ChaCha8Rng::seed_from_u64(seed);
+                let rewritten = row.question.with_text((family.rewrite)(text, &mut random));
+                self.report
+                    .attempt(family.name, &row.id, !is_detected(&rewritten)?);
+            }
+        }
+        if self.report.detected_texts.0 == 0 {
+            progress("NO TEXT WAS ATTACKED: no injection is detected unmodified");
+        }
+        Ok(())
+    }
+
+    fn rewrite_all(&mut self, base: &Base) -> anyhow::Result<()> {
+        for family in &FAMILIES {
+            let seed = seed_of(self.options.seed, family.name, &base.id);
+            let mut random = ChaCha8Rng::seed_from_u64(seed);
+            let Some(attempt) = (family.rewrite)(&base.payload, &mut random) else {
+                continue;
+            };
+            let outcome = self.player.play(&attempt)?;
+            self.report
+                .attempt(family.name, &base.id, !outcome.is_detected);
+        }
+        Ok(())
+    }
+}
+
+/// The rows to take cases from; none where the file is absent.
+fn rows(options: &AttackOptions, kind: Kind) -> anyhow::Result<Vec<Row>> {
+    let Some(dir) = &options.data else {
+        return Ok(corpus::read(&corpus::directory(None), kind)?.rows);
     };
-    let path = dir.join("exec.jsonl");
-    let lines = read_lines(&path)?;
-    let lines = lines.with_context(|| format!("NOTHING WAS ATTACKED: no {}", path.display()))?;
-    let rows = lines.into_iter().map(|line| line.into_row(Kind::Exec));
+    let path = dir.join(format!("{}.jsonl", kind.name()));
+    let lines = read_lines(&path)?.unwrap_or_default();
+    let rows = lines.into_iter().map(|line| line.into_row(kind));
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

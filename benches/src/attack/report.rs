@@ -8,6 +8,7 @@ use super::{
     families::FAMILIES,
     reverse::REVERSES,
     search::{QUERIES, Search},
+    texts::TEXT_FAMILIES,
 };
 
 /// Successes that are named in the figures.
@@ -26,6 +27,8 @@ pub(crate) struct Report {
     about: Value,
     /// Attacks that are detected unmodified, and how many were tried for them.
     pub(crate) detected: (usize, usize),
+    /// The same of injections.
+    pub(crate) detected_texts: (usize, usize),
     /// Cases there was no time for.
     pub(crate) left_out: usize,
     /// Program starts the product saw.
@@ -42,12 +45,14 @@ impl Report {
         Self {
             about,
             detected: (0, 0),
+            detected_texts: (0, 0),
             left_out: 0,
             starts: 0,
             families: FAMILIES
                 .iter()
                 .map(|family| none(family.name))
                 .chain([none("search")])
+                .chain(TEXT_FAMILIES.iter().map(|family| none(family.name)))
                 .collect(),
             reverses: REVERSES.iter().map(|reverse| none(reverse.name)).collect(),
             succeeded: Vec::new(),
@@ -91,6 +96,8 @@ impl Report {
         attack.insert("reverse".to_owned(), Value::Object(side(&self.reverses)));
         attack.insert("detected".to_owned(), json!(self.detected.0));
         attack.insert("tried".to_owned(), json!(self.detected.1));
+        attack.insert("detected_texts".to_owned(), json!(self.detected_texts.0));
+        attack.insert("tried_texts".to_owned(), json!(self.detected_texts.1));
         attack.insert("left_out".to_owned(), json!(self.left_out));
         attack.insert("starts".to_owned(), json!(self.starts));
         attack.insert("succeeded".to_owned(), succeeded.collect::<Vec<_>>().into());
@@ -111,8 +118,8 @@ impl Report {
     fn write(&self, text: &mut String) -> std::fmt::Result {
         writeln!(
             text,
-            "{} of {} attacks are detected unmodified",
-            self.detected.0, self.detected.1
+            "{} of {} attacks and {} of {} injections are detected unmodified",
+            self.detected.0, self.detected.1, self.detected_texts.0, self.detected_texts.1
         )?;
         for (title, families) in [
             ("attack evades", &self.families),

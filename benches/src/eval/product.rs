@@ -10,6 +10,7 @@ use inwarden::{
     Analyst, AnalystConfig, MemoryPlace, RuleChoice, feeds,
     types::{Case, Event, Verdict},
 };
+use inwarden_classifier::Calibration;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -108,14 +109,26 @@ impl Product {
 }
 
 /// The shipped weights, those of features at zero and the others as they are.
-fn without_features() -> anyhow::Result<inwarden_classifier::Calibration> {
-    let mut calibration = inwarden_classifier::Calibration::shipped()?;
-    for weights in [&mut calibration.with_judge, &mut calibration.without_judge] {
-        for weight in weights.indicators.values_mut() {
-            *weight = 0.0;
+fn without_features() -> anyhow::Result<Calibration> {
+    let mut table: toml::Table = toml::from_str(&Calibration::shipped()?.to_text()?)?;
+    silence(&mut table);
+    Ok(Calibration::parse(&toml::to_string(&table)?)?)
+}
+
+/// Sets the weight of features to zero wherever it stands.
+fn silence(table: &mut toml::Table) {
+    for (name, value) in table {
+        match value {
+            toml::Value::Table(weights) if name == "indicators" => {
+                for weight in weights.iter_mut() {
+                    *weight.1 = toml::Value::Float(0.0);
+                }
+            }
+            toml::Value::Table(inner) => silence(inner),
+            toml::Value::Float(weight) if name == "features" => *weight = 0.0,
+            _ => {}
         }
     }
-    Ok(calibration)
 }
 
 /// The event that puts a question. Its id is the same for every row, since ids of

@@ -70,6 +70,15 @@ pub(crate) enum Question {
 }
 
 impl Question {
+    /// The same about another text; only texts have one.
+    pub(crate) fn with_text(&self, text: String) -> Self {
+        let mut question = self.clone();
+        if let Self::Prompt { text: old, .. } = &mut question {
+            *old = text;
+        }
+        question
+    }
+
     /// Its text, as simple models and the search for near-duplicates see it.
     pub(crate) fn text(&self) -> String {
         match self {
