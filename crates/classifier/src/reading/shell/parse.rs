@@ -20,12 +20,18 @@ const MAX_NODES: usize = 40_000;
 const MAX_HERE_DOCUMENTS: usize = 48;
 /// Redirections that are handed to the grammar: its time grows with their square.
 const MAX_REDIRECTIONS: usize = 2_000;
+/// The same of other operators, if the text is broken at its end.
+const MAX_OPERATORS: usize = 2_500;
 const MAX_COMMANDS: usize = 1_024;
 
 /// Reads `text`. Never fails: what the grammar cannot take is split by hand.
 pub(in crate::reading) fn parse(text: &str) -> Script {
+    let n_operators = text.bytes().filter(|b| b"|&;(){}[`".contains(b)).count();
     let n_redirections = text.bytes().filter(|b| matches!(b, b'<' | b'>')).count();
-    if text.matches("<<").count() > MAX_HERE_DOCUMENTS || n_redirections > MAX_REDIRECTIONS {
+    if text.matches("<<").count() > MAX_HERE_DOCUMENTS
+        || n_redirections > MAX_REDIRECTIONS
+        || n_operators > MAX_OPERATORS
+    {
         return split::split(text, 0);
     }
     let Some(tree) = tree_of(text) else {

@@ -214,8 +214,9 @@ fn any_text_is_read_within_the_caps() {
         "[[ ",
         "((((",
         ">&",
+        "a|",
     ] {
-        let n_bytes = if matches!(hostile, "$(" | "((((" | "<<a\n") {
+        let n_bytes = if matches!(hostile, "$(" | "((((" | "<<a\n" | ">&" | "a|") {
             40_000
         } else {
             8_000
