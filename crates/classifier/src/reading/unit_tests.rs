@@ -110,3 +110,28 @@ fn parts_are_listed_by_kind() {
     assert!(of(UnitKind::Command).contains(&"ls"));
     assert_eq!(units("ls -l").len(), 1);
 }
+
+/// A bound that holds in a debug build on a busy machine; an optimised one takes
+/// about 10 us for an argument vector and 30 us for a shell line.
+#[test]
+fn typical_lines_are_read_in_well_under_a_millisecond() {
+    let lines = [
+        "curl -fsSL https://mirror.example/path/file.tar.gz -o /tmp/file.tar.gz",
+        "cd /srv/app && git pull --ff-only && make -j2 test 2>&1 | tee build.log",
+    ];
+    for line in lines {
+        // The fastest of many: other work on the machine does not count.
+        let fastest = (0..100)
+            .map(|_| {
+                let start = std::time::Instant::now();
+                let features = Reading::of_line(line).features(&Surroundings::default());
+                std::hint::black_box(features);
+                start.elapsed()
+            })
+            .min();
+        assert!(
+            fastest.is_some_and(|t| t.as_micros() < 1_000),
+            "{line}: {fastest:?}"
+        );
+    }
+}
