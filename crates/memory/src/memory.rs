@@ -44,7 +44,7 @@ use crate::{
 ///     fn identity(&self) -> String {
 ///         "letters@1".to_owned()
 ///     }
-///     pub(crate) fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, EmbedError> {
+///     fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, EmbedError> {
 ///         Ok(texts
 ///             .iter()
 ///             .map(|text| {
