@@ -1,167 +1,303 @@
-//! Fits `data/weights.toml` on `data/calibration.jsonl`.
+//! Trains the shipped head and fits `data/weights.toml` on the shipped rows.
 //!
 //! Needs the models in `$INWARDEN_MODELS` (default `~/.cache/inwarden/models`).
-//! Usage: `fit_calibration ANSWERS.tsv [ROWS] [MODEL_ID]`. The judge's answers are
-//! kept in the first argument: an interrupted run goes on, a second one only
-//! fits. ROWS asks the judge about that many rows, evenly spread (default all).
+//! Usage: `fit_calibration STATES_DIR SECONDS MODEL_ID QUESTION ROWS.jsonl...`.
+//! Hidden states are kept in STATES_DIR: a run that is cut off, or whose SECONDS
+//! are over, goes on in the next one. When all are there it trains the head,
+//! writes `data/heads/MODEL_ID.QUESTION.json`, and for program starts fits the
+//! weights.
 //!
-//! Expected output: recall and false positives, the thresholds, and where the
-//! weights were written. What these numbers are:
-//!
-//! * Without the judge, a row's score comes from weights fitted without the row's
-//!   tenth of the rows. The tenths are dealt by row, not by family: rows that
-//!   resemble it were fitted on.
-//! * With the judge, its three numbers (how much the others count, how much the
-//!   judge, the intercept) are fitted on the very rows they score: in-sample.
-//! * Thresholds are chosen on the scores they are reported for.
-//!
-//! So they are a sanity check. The measure of quality is a corpus that took no
-//! part in any of this.
+//! Expected output: how many rows are missing, or: each way to read the states with
+//! its cross-validated separation, that of the fused score, and the thresholds. All
+//! scores are cross-fitted: head, feature model and weights were fitted without the
+//! rows of the same family. The thresholds are chosen on the scores they are
+//! reported for; the choice among heads and penalties is, too.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "this program prints a report over a few thousand rows"
-)]
+#![expect(clippy::print_stdout, reason = "this program prints a report")]
 
-use std::{env, fs, io::Write as _, path::PathBuf, sync::Arc};
-
-use anyhow::{Context, Result};
-use inwarden_classifier::{
-    Calibration, Classifier, ClassifierConfig, FitRow, Judge, MiniLmEmbed, Parts, Prompt,
-    QwenJudge, RuleSet, Weights, add_judge, calibration_rows, fit_weights, grouped_scores,
-    render_case, seed_memory,
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
 };
-use inwarden_inference::{Embedder, LoadOptions, Qwen2, Scheduler, SchedulerConfig};
-use inwarden_memory::{Embed, Memory};
-use inwarden_types::Label;
 
-const L2: f64 = 0.001;
-const FOLDS: usize = 10;
-/// Precedents nearer than this do not vote for a calibration row: new cases have
-/// no twin in the store, so the weight of a vote must not be learnt from twins.
+use anyhow::{Context, Result, bail};
+use inwarden_classifier::{
+    Calibration, Classifier, ClassifierConfig, FitRow, Fitted, LearnRow, LearnSource, MiniLmEmbed,
+    Parts, Position, Prompt, Question, RuleSet, Separation, StateChoice, StateStore,
+    TextCalibration, TextFitRow, TrainedHead, Weights, fit_calibration, fit_texts, read_rows,
+    seed_memory, train_head,
+};
+use inwarden_inference::{Embedder, LoadOptions, Qwen2};
+use inwarden_memory::{Embed as _, Memory};
+
+const FOLDS: usize = 8;
+/// Precedents nearer than this do not vote for a row: new cases have no twin in
+/// the store, so the weight of a vote must not be learnt from twins.
 const TWIN_COSINE: f64 = 0.9;
 
 fn main() -> Result<()> {
-    let mut args = env::args().skip(1);
-    let answers_file = args
-        .next()
-        .context("usage: fit_calibration ANSWERS.tsv [ROWS] [MODEL_ID]")?;
-    let n_rows: usize = args.next().map_or(Ok(usize::MAX), |text| text.parse())?;
-    let model_id = args
-        .next()
-        .unwrap_or_else(|| "qwen2.5-coder-0.5b-instruct-q4_k_m".to_owned());
-    let models = match env::var_os("INWARDEN_MODELS") {
-        Some(dir) => PathBuf::from(dir),
-        None => PathBuf::from(env::var_os("HOME").context("HOME is not set")?)
-            .join(".cache/inwarden/models"),
+    let args: Vec<String> = env::args().skip(1).collect();
+    let [states, seconds, model_id, question, files @ ..] = args.as_slice() else {
+        bail!("usage: fit_calibration STATES_DIR SECONDS MODEL_ID QUESTION ROWS.jsonl...");
     };
-    let gguf = models.join(&model_id).join(format!("{model_id}.gguf"));
-    // Without rows for the judge, its weights stay as they are.
-    let judge = match n_rows {
-        0 => None,
-        _ => {
-            let model = Arc::new(Qwen2::load(&[gguf], &LoadOptions::default())?);
-            let scheduler = Arc::new(Scheduler::start(model, SchedulerConfig::default())?);
-            Some(QwenJudge::new(scheduler, &model_id, &Prompt::shipped())?)
-        }
-    };
-    let minilm = Embedder::load(&models.join("all-minilm-l6-v2"))?;
-    let embed = Arc::new(MiniLmEmbed::new(minilm, "all-minilm-l6-v2"));
-    let memory = Arc::new(Memory::ephemeral(embed.clone())?);
-    seed_memory(&memory)?;
-    let config = ClassifierConfig::shipped()?;
-    let parts = Parts {
-        judge: None,
-        memory: Some(memory),
-        rules: Some(Arc::new(RuleSet::shipped()?)),
-    };
-    let classifier = Classifier::new(config.clone(), parts)?;
-
-    let answers = fs::read_to_string(&answers_file).unwrap_or_default();
-    let mut answers_file = fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&answers_file)?;
-    let all = calibration_rows()?;
-    let stride = all.len().div_ceil(n_rows.clamp(1, all.len()));
-    let mut rows = Vec::new();
-    for (idx, row) in all.iter().enumerate() {
-        let mut signals = classifier.signals(&row.case(), &|hit| hit.score > TWIN_COSINE);
-        // Only the judge is slow: its answer is taken from the file if it is there.
-        signals.judge = answers
-            .lines()
-            .filter_map(|line| line.split_once('\t'))
-            .find_map(|(id, answer)| (id == row.id).then(|| answer.parse().ok())?);
-        if let Some(judge) = &judge
-            && signals.judge.is_none()
-            && idx % stride == 0
-        {
-            let answer = judge.judge(&render_case(&row.case()))?.log_odds;
-            writeln!(answers_file, "{}\t{answer}", row.id)?;
-            signals.judge = Some(answer);
-        }
-        let malicious = row.label() == Label::Malicious;
-        rows.push(FitRow {
-            signals,
-            malicious,
-            group: row.id.clone(),
-        });
+    let question = Question::from_name(question).context("no such question")?;
+    let deadline = Instant::now() + Duration::from_secs(seconds.parse()?);
+    let rows = rows_of(question, files)?;
+    let gguf = models()?.join(model_id).join(format!("{model_id}.gguf"));
+    let model = Arc::new(Qwen2::load(&[gguf], &LoadOptions::default())?);
+    let prompt = Prompt::of(question);
+    let choice = kept_states(model.config().num_hidden_layers);
+    let mut store = StateStore::open(model, model_id, &prompt, choice, Path::new(states))?;
+    let mut texts: Vec<String> = rows.iter().map(|row| row.text.clone()).collect();
+    texts.extend_from_slice(&prompt.content_free);
+    let start = Instant::now();
+    let n_missing = store.extract(&texts, Some(deadline), &mut |_| {})?;
+    println!(
+        "{} rows, {n_missing} missing after {:?}",
+        rows.len(),
+        start.elapsed()
+    );
+    if n_missing > 0 {
+        return Ok(());
     }
-    let others = grouped_scores(&rows, L2, FOLDS);
-    let base = fit_weights(&rows, L2);
-    let mut calibration = Calibration {
-        embedder: embed.identity(),
-        without_judge: with_thresholds("without judge", base.clone(), &rows, &others),
-        ..config.calibration
-    };
-    if let Some(judge) = &judge {
-        let (judged, others): (Vec<FitRow>, Vec<f64>) = rows
-            .iter()
-            .cloned()
-            .zip(others)
-            .filter(|(row, _)| row.signals.judge.is_some())
-            .unzip();
-        let (weights, scores) = add_judge(&base, &judged, &others, L2);
-        let n_malicious = judged.iter().filter(|row| row.malicious).count();
-        calibration.judge = judge.identity();
-        calibration.prior = n_malicious as f64 / judged.len() as f64;
-        calibration.rows = judged.len();
-        calibration.with_judge = with_thresholds("with judge", weights, &judged, &scores);
-        with_thresholds("the same rows without", base, &judged, &others);
+    let choices = choices(&store);
+    let trained = train_head(question, &rows, &mut store, &choices, FOLDS)?;
+    report(&trained);
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
+    fs::create_dir_all(data.join("heads"))?;
+    let file = data
+        .join("heads")
+        .join(format!("{model_id}.{}.json", question.name()));
+    fs::write(&file, trained.head.to_text())?;
+    println!("written: {}", file.display());
+    if question == Question::Exec {
+        let calibration = calibrate(&rows, &trained, &mut store, &prompt)?;
+        fs::write(data.join("weights.toml"), calibration.to_text()?)?;
+    } else {
+        let calibration = calibrate_texts(question, &rows, &trained, &mut store, &prompt)?;
+        let file = format!("weights-{}.toml", question.name());
+        fs::write(data.join(file), calibration.to_text()?)?;
     }
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/data/weights.toml");
-    fs::write(path, calibration.to_text()?)?;
-    println!("written: {path}");
     Ok(())
 }
 
-/// Sets the thresholds from `scores`, and prints what they do on the same rows.
-fn with_thresholds(name: &str, weights: Weights, rows: &[FitRow], scores: &[f64]) -> Weights {
-    let of = |malicious: bool| -> Vec<f64> {
-        let mut picked: Vec<f64> = rows
-            .iter()
-            .zip(scores)
-            .filter(|(row, _)| row.malicious == malicious)
-            .map(|(_, score)| 1.0 / (1.0 + (-score).exp()))
-            .collect();
+/// The rows of `question`; of those that read the same, the first.
+fn rows_of(question: Question, files: &[String]) -> Result<Vec<LearnRow>> {
+    let mut seen = BTreeSet::new();
+    let mut rows = Vec::new();
+    for file in files {
+        for row in read_rows(file, &fs::read_to_string(file)?)? {
+            if row.question == question && seen.insert(row.text.clone()) {
+                rows.push(row);
+            }
+        }
+    }
+    Ok(rows)
+}
+
+fn kept_states(n_layers: usize) -> StateChoice {
+    StateChoice {
+        positions: vec![Position::EventMean, Position::Answer],
+        layers: vec![
+            n_layers / 3,
+            n_layers / 2,
+            n_layers * 2 / 3,
+            n_layers * 5 / 6,
+        ],
+    }
+}
+
+/// Each kept mean over the event, and the middle one with the late answer state.
+fn choices(store: &StateStore) -> Vec<StateChoice> {
+    let layers = &store.choice().layers;
+    let single = |position, layer| StateChoice {
+        positions: vec![position],
+        layers: vec![layer],
+    };
+    let mut choices: Vec<StateChoice> = layers[..3]
+        .iter()
+        .map(|&layer| single(Position::EventMean, layer))
+        .collect();
+    choices.push(single(Position::Answer, layers[3]));
+    choices.push(StateChoice {
+        positions: vec![Position::EventMean, Position::Answer],
+        layers: vec![layers[1]],
+    });
+    choices
+}
+
+fn report(trained: &TrainedHead) {
+    for tried in &trained.tried {
+        let positions: Vec<&str> = tried.choice.positions.iter().map(|p| p.name()).collect();
+        let Separation {
+            auc,
+            recall_at_1,
+            recall_at_3,
+        } = tried.separation;
+        println!(
+            "{positions:?} of layers {:?}, penalty {}: AUC {auc:.4}, recall {recall_at_1:.3} at 1 %, {recall_at_3:.3} at 3 %",
+            tried.choice.layers, tried.penalty
+        );
+    }
+}
+
+fn calibrate(
+    rows: &[LearnRow],
+    trained: &TrainedHead,
+    store: &mut StateStore,
+    prompt: &Prompt,
+) -> Result<Calibration> {
+    let prior = label_prior(store, prompt)?;
+    let minilm = Embedder::load(&models()?.join("all-minilm-l6-v2"))?;
+    let embed = Arc::new(MiniLmEmbed::new(minilm, "all-minilm-l6-v2"));
+    let memory = Memory::ephemeral(embed.clone())?;
+    seed_memory(&memory)?;
+    let parts = Parts {
+        judge: None,
+        memory: Some(Arc::new(memory)),
+        rules: Some(Arc::new(RuleSet::shipped()?)),
+    };
+    let config = ClassifierConfig::shipped()?;
+    let classifier = Classifier::new(config.clone(), parts)?;
+    let mut fit_rows = Vec::new();
+    for (row, head) in rows.iter().zip(&trained.scores) {
+        let LearnSource::Exec(case) = &row.source else {
+            bail!("{} is no program start", row.id);
+        };
+        let mut signals = classifier.signals(case, &|hit| hit.score > TWIN_COSINE);
+        let found = store.find(&row.text)?.context("computed above")?;
+        signals.judge = Some(found.label_log_odds - prior);
+        signals.head = Some(*head);
+        fit_rows.push(FitRow {
+            signals,
+            malicious: row.malicious,
+            group: row.group.clone(),
+        });
+    }
+    alone(&fit_rows);
+    let (features, fitted) = fit_calibration(&fit_rows, FOLDS);
+    let [with_head, with_judge, without_judge] = fitted;
+    let malicious: Vec<bool> = rows.iter().map(|row| row.malicious).collect();
+    let n_malicious = malicious.iter().filter(|malicious| **malicious).count();
+    Ok(Calibration {
+        format: 2,
+        judge: judge_identity(trained),
+        embedder: embed.identity(),
+        prior: n_malicious as f64 / rows.len() as f64,
+        rows: rows.len(),
+        corpus: trained.head.origin().corpus.clone(),
+        settled_log_odds: config.calibration.settled_log_odds,
+        with_head: with_thresholds("with head", with_head, &malicious),
+        with_judge: with_thresholds("with labels", with_judge, &malicious),
+        without_judge: with_thresholds("without judge", without_judge, &malicious),
+        features,
+    })
+}
+
+fn calibrate_texts(
+    question: Question,
+    rows: &[LearnRow],
+    trained: &TrainedHead,
+    store: &mut StateStore,
+    prompt: &Prompt,
+) -> Result<TextCalibration> {
+    let prior = label_prior(store, prompt)?;
+    let mut fit_rows = Vec::new();
+    for (row, head) in rows.iter().zip(&trained.scores) {
+        let found = store.find(&row.text)?.context("computed above")?;
+        fit_rows.push(TextFitRow {
+            row,
+            head: *head,
+            labels: found.label_log_odds - prior,
+        });
+    }
+    let malicious: Vec<bool> = rows.iter().map(|row| row.malicious).collect();
+    let labels: Vec<f64> = fit_rows.iter().map(|row| row.labels).collect();
+    println!(
+        "head alone: {:?}",
+        Separation::of(&trained.scores, &malicious)
+    );
+    println!("labels alone: {:?}", Separation::of(&labels, &malicious));
+    let fitted = fit_texts(question, &fit_rows, FOLDS);
+    let others = Separation::of(&fitted.without_judge, &malicious);
+    println!("without judge: {others:?}");
+    println!("weights {:?}", fitted.calibration.weights);
+    let (malicious_threshold, benign_threshold) =
+        thresholds("together", &fitted.scores, &malicious);
+    Ok(TextCalibration {
+        judge: judge_identity(trained),
+        corpus: trained.head.origin().corpus.clone(),
+        malicious_threshold,
+        benign_threshold,
+        ..fitted.calibration
+    })
+}
+
+/// The labels' log-odds for texts without content.
+fn label_prior(store: &mut StateStore, prompt: &Prompt) -> Result<f64> {
+    let mut prior = 0.0;
+    for text in &prompt.content_free {
+        let found = store.find(text)?.context("computed above")?;
+        prior += found.label_log_odds / prompt.content_free.len() as f64;
+    }
+    Ok(prior)
+}
+
+/// The identity of the judge that has this head.
+fn judge_identity(trained: &TrainedHead) -> String {
+    let origin = trained.head.origin();
+    format!(
+        "{} prompt:{} head:{}",
+        origin.model,
+        origin.prompt,
+        trained.head.content_hash()
+    )
+}
+
+/// Prints how well each signal separates by itself.
+fn alone(rows: &[FitRow]) {
+    let malicious: Vec<bool> = rows.iter().map(|row| row.malicious).collect();
+    let print = |name: &str, of: &dyn Fn(&FitRow) -> f64| {
+        let scores: Vec<f64> = rows.iter().map(of).collect();
+        println!("{name} alone: {:?}", Separation::of(&scores, &malicious));
+    };
+    print("head", &|row| row.signals.head.unwrap_or(0.0));
+    print("labels", &|row| row.signals.judge.unwrap_or(0.0));
+    print("vote", &|row| row.signals.vote);
+    print("rule", &|row| f64::from(row.signals.rule_level));
+}
+
+fn with_thresholds(name: &str, fitted: Fitted, malicious: &[bool]) -> Weights {
+    let Fitted { weights, scores } = fitted;
+    let (malicious_threshold, benign_threshold) = thresholds(name, &scores, malicious);
+    println!("{name}: {weights:?}");
+    Weights {
+        malicious_threshold,
+        benign_threshold,
+        ..weights
+    }
+}
+
+/// The thresholds from the scores; prints what they do on the same rows.
+fn thresholds(name: &str, scores: &[f64], malicious: &[bool]) -> (f64, f64) {
+    println!("{name}: {:?}", Separation::of(scores, malicious));
+    let of = |wanted: bool| -> Vec<f64> {
+        let rows = scores.iter().zip(malicious);
+        let picked = rows.filter(|(_, malicious)| **malicious == wanted);
+        let mut picked: Vec<f64> = picked.map(|(s, _)| 1.0 / (1.0 + (-s).exp())).collect();
         picked.sort_by(f64::total_cmp);
         picked
     };
     let (attacks, ordinary) = (of(true), of(false));
     let above =
         |set: &[f64], at: f64| set.iter().filter(|p| **p >= at).count() as f64 / set.len() as f64;
-    for share in [0.005, 0.01, 0.03, 0.05] {
-        let at = quantile(&ordinary, 1.0 - share) + 1e-9;
-        println!(
-            "{name}: recall {:.3} at {share} false positives (score {at:.3})",
-            above(&attacks, at)
-        );
-    }
-    // One in 200 ordinary rows may be called malicious, one in 20 attacks benign.
-    let malicious = (quantile(&ordinary, 0.995) + 0.01).clamp(0.75, 0.99);
-    let benign = quantile(&attacks, 0.05).clamp(0.02, 0.3);
+    let round = |share: f64| (share * 1e3).round() / 1e3;
+    // One in 100 ordinary rows may be called malicious, one in 20 attacks benign.
+    let malicious = round((quantile(&ordinary, 0.99) + 0.001).clamp(0.6, 0.99));
+    let benign = round(quantile(&attacks, 0.05).clamp(0.02, 0.4));
     println!(
         "{name}: malicious from {malicious:.3}: recall {:.3}, false positives {:.4}; benign up to {benign:.3}: {:.3} of ordinary, {:.3} of attacks",
         above(&attacks, malicious),
@@ -169,14 +305,24 @@ fn with_thresholds(name: &str, weights: Weights, rows: &[FitRow], scores: &[f64]
         1.0 - above(&ordinary, benign),
         1.0 - above(&attacks, benign),
     );
-    Weights {
-        malicious_threshold: (malicious * 1e3).round() / 1e3,
-        benign_threshold: (benign * 1e3).round() / 1e3,
-        ..weights
-    }
+    (malicious, benign)
 }
 
 fn quantile(sorted: &[f64], share: f64) -> f64 {
-    let idx = ((sorted.len() - 1) as f64 * share).ceil() as usize;
-    sorted[idx]
+    let last = sorted.len().saturating_sub(1);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of a count"
+    )]
+    let idx = (last as f64 * share).ceil() as usize;
+    sorted.get(idx).copied().unwrap_or(0.5)
+}
+
+fn models() -> Result<PathBuf> {
+    Ok(match env::var_os("INWARDEN_MODELS") {
+        Some(dir) => PathBuf::from(dir),
+        None => PathBuf::from(env::var_os("HOME").context("HOME is not set")?)
+            .join(".cache/inwarden/models"),
+    })
 }

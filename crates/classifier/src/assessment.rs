@@ -6,7 +6,7 @@ use inwarden_types::{
     UndeterminedReason, Verdict,
 };
 
-use crate::{Signals, fusion::Weights, reading::INDICATORS, screen::ScreenHit};
+use crate::{Signals, fusion::Shares, reading::INDICATORS, screen::ScreenHit};
 
 /// Precedents that are named as evidence.
 const MAX_NAMED_PRECEDENTS: usize = 3;
@@ -72,7 +72,7 @@ impl Assessment {
         log_odds: f64,
     ) -> Verdict {
         // All evidence is named; what settled carries the whole score.
-        let mut evidence = self.evidence(&[]);
+        let mut evidence = self.evidence(&Shares::default());
         let settling = by.source_id().unwrap_or_default().to_owned();
         if let Some(idx) = evidence
             .iter()
@@ -92,15 +92,14 @@ impl Assessment {
         }
     }
 
-    /// The reasons with their share in the log-odds, strongest first. `shares`
-    /// are those of the features; a missing one counts as zero.
-    pub(crate) fn evidence(&self, shares: &[f64]) -> Vec<Evidence> {
-        let share = |idx: usize| shares.get(idx).copied().unwrap_or(0.0);
+    /// The reasons with their share in the log-odds, strongest first; a share that
+    /// is missing counts as zero.
+    pub(crate) fn evidence(&self, shares: &Shares) -> Vec<Evidence> {
         let mut evidence = Vec::new();
         if let Some(judge) = &self.judge {
             evidence.push(Evidence {
                 provenance: origin(SourceKind::Model, judge, ""),
-                log_odds: share(0),
+                log_odds: shares.model,
                 summary: "the language model's reading of the case".to_owned(),
             });
         }
@@ -114,7 +113,7 @@ impl Assessment {
             };
             evidence.push(Evidence {
                 provenance: hit.provenance.clone(),
-                log_odds: share(1) * part,
+                log_odds: shares.vote * part,
                 summary: format!("resembles a {label} precedent"),
             });
         }
@@ -123,8 +122,22 @@ impl Assessment {
         for (idx, hit) in self.rule_hits.iter().enumerate() {
             evidence.push(Evidence {
                 provenance: origin(SourceKind::Rule, &hit.rule_id, ""),
-                log_odds: if weighed == Some(idx) { share(2) } else { 0.0 },
+                log_odds: if weighed == Some(idx) {
+                    shares.rule
+                } else {
+                    0.0
+                },
                 summary: hit.title.clone(),
+            });
+        }
+        // The features are weighed together, so what explains them shares alike.
+        let shown = self.signals.indicators.iter().filter(|seen| **seen).count();
+        let of_each = shares.features / shown.max(1) as f64;
+        if shown == 0 && shares.features != 0.0 {
+            evidence.push(Evidence {
+                provenance: origin(SourceKind::Rule, "features", env!("CARGO_PKG_VERSION")),
+                log_odds: shares.features,
+                summary: "what the reading of the command shows".to_owned(),
             });
         }
         for (idx, indicator) in INDICATORS.iter().enumerate() {
@@ -135,7 +148,7 @@ impl Assessment {
                         &format!("indicator:{}", indicator.name),
                         env!("CARGO_PKG_VERSION"),
                     ),
-                    log_odds: share(3 + idx),
+                    log_odds: of_each,
                     summary: indicator.summary.to_owned(),
                 });
             }
@@ -149,22 +162,15 @@ impl Assessment {
         evidence
     }
 
-    /// The likeliest technique: of the strongest rule, else of the indicator with
-    /// the greatest weight, else of the nearest malicious precedent.
-    pub(crate) fn technique(&self, weights: &Weights) -> Option<Technique> {
+    /// The likeliest technique: of the strongest rule, else of the first indicator
+    /// (the table is ordered from specific to general), else of the nearest
+    /// malicious precedent.
+    pub(crate) fn technique(&self) -> Option<Technique> {
         if let Some(technique) = self.rule_hits.iter().find_map(|hit| hit.technique.clone()) {
             return Some(technique);
         }
-        let weight = |name: &str| weights.indicators.get(name).copied().unwrap_or(0.0);
-        let shown = INDICATORS
-            .iter()
-            .zip(&self.signals.indicators)
-            .filter(|(_, seen)| **seen)
-            .map(|(indicator, _)| indicator)
-            // The first of equals: the table is ordered from specific to general.
-            .rev()
-            .max_by(|a, b| weight(a.name).total_cmp(&weight(b.name)));
-        if let Some(indicator) = shown {
+        let mut indicators = INDICATORS.iter().zip(&self.signals.indicators);
+        if let Some((indicator, _)) = indicators.find(|(_, seen)| **seen) {
             return Some(Technique(indicator.technique.to_owned()));
         }
         self.precedent_hits

@@ -24,10 +24,9 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     Calibration, ClassifierError, Judge, RuleSet, Signals,
     assessment::Assessment,
-    cache::{CacheKey, RecentCache},
-    fusion::Weights,
+    cache::{CacheKey, KeyParts, RecentCache, behaviour_key},
     precedents,
-    reading::{Reading, found_in, is_interpreter},
+    reading::{Features, Reader, Surroundings, is_interpreter, shown_by},
     render::{base_name, render_behaviour, render_behaviour_or_cut, render_case},
     screen::{ScreenHit, command_of, field_values, is_cut},
 };
@@ -107,6 +106,7 @@ pub struct Classifier {
     /// Hash of what does not change while this classifier lives.
     fixed_hash: [u8; 32],
     cache: Mutex<RecentCache<Verdict>>,
+    reader: Reader,
     counters: CounterCells,
 }
 
@@ -162,6 +162,7 @@ impl Classifier {
         }
         Ok(Self {
             cache: Mutex::new(RecentCache::new(config.cache_entries)),
+            reader: Reader::new(config.cache_entries.min(4_096)),
             fixed_hash: hasher.finalize().into(),
             config,
             parts,
@@ -185,7 +186,7 @@ impl Classifier {
         }
         self.counters.cache_misses.fetch_add(1, Ordering::Relaxed);
         let rule_hits = self.rule_hits(case);
-        let (indicators, reading_incomplete) = indicators_of(case);
+        let read = read(&self.reader, case);
         let mut stages = StageTimes::default();
         stages.add(Stage::Screen, start.elapsed());
 
@@ -198,16 +199,18 @@ impl Classifier {
         let assessment = Assessment {
             signals: Signals {
                 judge: None,
+                head: None,
                 vote: precedents::vote(&precedent_hits),
                 rule_level: evidence_level(&rule_hits),
-                indicators,
+                indicators: read.indicators,
+                features: read.features,
             },
             settling_precedent: precedents::settling(&behaviour, &precedent_hits)
                 .map(|hit| hit.precedent.id.clone()),
             rule_hits,
             precedent_hits,
             failure,
-            incomplete: reading_incomplete || behaviour_cut || is_cut(case.last()),
+            incomplete: read.incomplete || behaviour_cut || is_cut(case.last()),
             known_program: match &case.last().data {
                 // Its process is the agent, not what it asks to run.
                 EventData::ToolCall(_) => true,
@@ -219,13 +222,12 @@ impl Classifier {
         if let Some(verdict) = assessment.settle(self.config.calibration.settled_log_odds) {
             return Prepared::Settled(self.remember(key, &assessment, verdict));
         }
-        let weights = &self.config.calibration.without_judge;
         if self.parts.judge.is_none() {
-            let verdict = self.fuse(&assessment, weights, SettledBy::Fallback);
+            let verdict = self.fuse(&assessment, SettledBy::Fallback);
             return Prepared::Settled(self.remember(key, &assessment, verdict));
         }
         Prepared::NeedsJudge(Pending {
-            priority: RawScore(weights.weigh(&assessment.signals).0),
+            priority: RawScore(self.config.calibration.weigh(&assessment.signals).0),
             text,
             key,
             assessment: Box::new(assessment),
@@ -258,9 +260,9 @@ impl Classifier {
         match answer {
             Ok(answer) => {
                 assessment.signals.judge = Some(answer.log_odds);
+                assessment.signals.head = answer.head;
                 assessment.judge = Some(judge.identity());
-                let weights = &self.config.calibration.with_judge;
-                let verdict = self.fuse(&assessment, weights, SettledBy::Model);
+                let verdict = self.fuse(&assessment, SettledBy::Model);
                 self.remember(key, &assessment, verdict)
             }
             Err(error) => {
@@ -299,13 +301,15 @@ impl Classifier {
         let (mut hits, _) = self.precedent_hits(&render_behaviour(case));
         hits.retain(|hit| !leave_out(hit));
         let judge = self.parts.judge.as_ref();
+        let answer = judge.and_then(|judge| judge.judge(&render_case(case)).ok());
+        let read = read(&self.reader, case);
         Signals {
-            judge: judge
-                .and_then(|judge| judge.judge(&render_case(case)).ok())
-                .map(|answer| answer.log_odds),
+            judge: answer.map(|answer| answer.log_odds),
+            head: answer.and_then(|answer| answer.head),
             vote: precedents::vote(&hits),
             rule_level: evidence_level(&self.rule_hits(case)),
-            indicators: indicators_of(case).0,
+            indicators: read.indicators,
+            features: read.features,
         }
     }
 
@@ -332,18 +336,19 @@ impl Classifier {
     }
 
     fn without_judge(&self, assessment: &Assessment, reason: UndeterminedReason) -> Verdict {
-        let weights = &self.config.calibration.without_judge;
-        let mut verdict = self.fuse(assessment, weights, SettledBy::Fallback);
+        let mut verdict = self.fuse(assessment, SettledBy::Fallback);
         if verdict.label != Label::Malicious {
             verdict.label = Label::Undetermined;
             verdict.undetermined = Some(reason);
-            verdict.technique = assessment.technique(weights);
+            verdict.technique = assessment.technique();
         }
         verdict
     }
 
-    fn fuse(&self, assessment: &Assessment, weights: &Weights, settled_by: SettledBy) -> Verdict {
-        let (log_odds, shares) = weights.weigh(&assessment.signals);
+    fn fuse(&self, assessment: &Assessment, settled_by: SettledBy) -> Verdict {
+        let calibration = &self.config.calibration;
+        let weights = calibration.weights_for(&assessment.signals);
+        let (log_odds, shares) = calibration.weigh(&assessment.signals);
         let score = Score::from_log_odds(log_odds);
         let probability = score.probability();
         let (label, undetermined) = if probability >= weights.malicious_threshold {
@@ -366,7 +371,7 @@ impl Classifier {
             score,
             technique: match label {
                 Label::Benign => None,
-                _ => assessment.technique(weights),
+                _ => assessment.technique(),
             },
             settled_by,
             undetermined,
@@ -411,34 +416,16 @@ impl Classifier {
 
     /// Hashes everything that any stage reads.
     fn key(&self, case: &Case, text: &str) -> CacheKey {
-        let mut hasher = Sha256::new();
-        hasher.update(self.fixed_hash);
-        if let Some(memory) = &self.parts.memory {
-            hasher.update(memory.generation().to_le_bytes());
-        }
-        hash_text(&mut hasher, text);
-        let event = case.last();
-        hash_text(&mut hasher, &event.process.image.exe);
-        // The text is bounded; rules and indicators may read further.
-        for arg in &event.process.image.argv.args {
-            hash_text(&mut hasher, arg);
-        }
-        if let EventData::ToolCall(call) = &event.data {
-            hash_text(&mut hasher, &call.args_json);
-        }
-        let mut fields: Vec<_> = field_values(event)
-            .unwrap_or_default()
-            .into_iter()
-            .collect();
-        fields.sort();
-        for (name, value) in fields {
-            hash_text(&mut hasher, name);
-            hash_text(&mut hasher, &value);
-        }
-        for name in parent_names(case) {
-            hash_text(&mut hasher, name);
-        }
-        hasher.finalize().into()
+        let fields = field_values(case.last()).unwrap_or_default();
+        let fields: Vec<(&str, String)> = fields.into_iter().collect();
+        behaviour_key(&KeyParts {
+            fixed: &self.fixed_hash,
+            generation: self.parts.memory.as_ref().map(|memory| memory.generation()),
+            case,
+            text,
+            fields: &fields,
+            more: &[],
+        })
     }
 
     fn lock_cache(&self) -> std::sync::MutexGuard<'_, RecentCache<Verdict>> {
@@ -472,39 +459,55 @@ fn hash_text(hasher: &mut Sha256, text: &str) {
     hasher.update(text);
 }
 
-/// The indicators, and whether the reading behind them left something out.
-fn indicators_of(case: &Case) -> (Vec<bool>, bool) {
+/// What the reading of a case's last event shows.
+struct Read {
+    indicators: Vec<bool>,
+    features: Vec<f32>,
+    /// Whether something was left out.
+    incomplete: bool,
+}
+
+fn read(reader: &Reader, case: &Case) -> Read {
     let event = case.last();
-    let reading = match &event.data {
-        EventData::Exec => reading_of(&event.process.image),
+    let parents: Vec<&str> = parent_names(case).collect();
+    let around = Surroundings::of_parents(&parents);
+    let seen = match &event.data {
+        EventData::Exec => Some(read_image(reader, &event.process.image, &around)),
         EventData::ToolCall(call) => command_of(call)
             .line
-            .map_or_else(Reading::default, |line| Reading::of_line(&line)),
-        _ => Reading::default(),
+            .map(|line| reader.line(&line, &around)),
+        _ => None,
     };
-    let parents: Vec<&str> = parent_names(case).collect();
-    (found_in(&reading, &parents), reading.incomplete)
+    let features = seen
+        .as_ref()
+        .map_or_else(Features::default, |seen| seen.features);
+    Read {
+        indicators: shown_by(&features),
+        features: features.values().to_vec(),
+        incomplete: seen.is_some_and(|seen| seen.reading.incomplete),
+    }
 }
 
 /// Reads the arguments under the name of what runs, not what it calls itself.
-fn reading_of(image: &Image) -> Reading {
+fn read_image(reader: &Reader, image: &Image, around: &Surroundings) -> Arc<crate::reading::Read> {
     let exe = image.exe.as_str();
-    let mut args = image.argv.args.clone();
+    let args = &image.argv.args;
     let argv0 = args.first().map_or("", |argv0| base_name(argv0));
     let elsewhere = !is_known_program(exe);
     if exe.is_empty() || (argv0 == base_name(exe) && !elsewhere) {
-        return Reading::of_argv(&args);
+        return reader.argv(args, None, around);
     }
     // It may be an interpreter by either name: program text is looked for by both.
     if is_interpreter(argv0.trim_start_matches('-')) && argv0 != base_name(exe) {
         let other = elsewhere || !is_interpreter(base_name(exe));
-        return Reading::of_program(&args, other.then_some(exe));
+        return reader.argv(args, other.then_some(exe), around);
     }
+    let mut args = args.clone();
     match args.first_mut() {
         Some(argv0) => exe.clone_into(argv0),
         None => args.push(exe.to_owned()),
     }
-    Reading::of_argv(&args)
+    reader.argv(&args, None, around)
 }
 
 /// Whether a program lies where only the administrator puts programs, so that its

@@ -2,6 +2,9 @@
 //!
 //! Judging never fails: what a stage could not say becomes part of the verdict.
 
+use std::path::PathBuf;
+
+use inwarden_inference::InferenceError;
 use inwarden_memory::MemoryError;
 
 /// Why a classifier, its rules or its data could not be set up.
@@ -60,9 +63,34 @@ pub enum ClassifierError {
         /// What is wrong.
         problem: String,
     },
+    /// A line of a file to learn from is not what the format asks for: whoever wrote
+    /// it must correct it.
+    #[error("{file} line {line}: {problem}")]
+    LearnLine {
+        /// The file's name as given.
+        file: String,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The rows cannot be learnt from: the caller must give others.
+    #[error("rows to learn from: {0}")]
+    LearnRows(&'static str),
     /// The stored calibration cannot be used.
     #[error("calibration: {0}")]
     Calibration(String),
+    /// The model could not compute what is needed.
+    #[error("language model")]
+    Model(#[from] InferenceError),
+    /// A file of hidden states cannot be read or written: the operator must look.
+    #[error("hidden states in {}", path.display())]
+    StateFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The store refused.
     #[error("memory")]
     Memory(#[from] MemoryError),

@@ -24,6 +24,7 @@ mod classifier;
 mod embed;
 mod error;
 mod fusion;
+mod head;
 mod judge;
 mod precedents;
 mod quote;
@@ -31,21 +32,28 @@ mod reading;
 mod render;
 mod screen;
 mod seed;
+mod texts;
 
 pub use classifier::{Classifier, ClassifierConfig, Counters, Parts, Pending, Prepared};
 pub use embed::MiniLmEmbed;
 pub use error::ClassifierError;
 pub use fusion::{
-    Calibration, FitRow, Signals, Weights, add_judge, fit_weights, grouped_scores, indicator_names,
+    Calibration, FeatureModel, FitRow, Fitted, SignalKind, Signals, Weights, feature_names,
+    fit_calibration, indicator_names,
+};
+pub use head::{
+    Head, HeadError, HeadOrigin, LearnRow, LearnSource, Position, Separation, StateChoice,
+    StateStore, TextStates, TrainedHead, TriedHead, folds_of, read_rows, rows_hash, train_head,
 };
 pub use judge::{
-    FoundPrefix, Judge, JudgeAnswer, JudgeError, JudgeSetupError, Prompt, QwenJudge,
-    SavedPrefixReport, Shot,
+    CallText, FoundPrefix, HeadUse, Judge, JudgeAnswer, JudgeError, JudgeSetupError, PastCall,
+    Prompt, Question, QwenJudge, SavedPrefixReport, Shot, render_call, render_text,
 };
 pub use quote::quote_untrusted;
 pub use render::{render_behaviour, render_case};
 pub use screen::{RuleSet, RuleSource};
 pub use seed::{
-    LabelledExec, SHIPPED_TENANT, Seeded, calibration_rows, exec_case, seed_memory,
+    LabelledExec, SHIPPED_TENANT, Seeded, calibration_rows, exec_case, rendering_hash, seed_memory,
     shipped_data_hash, shipped_precedents,
 };
+pub use texts::{FittedTexts, TextCalibration, TextClassifier, TextFitRow, fit_texts};

@@ -13,7 +13,11 @@ use inwarden_types::{
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::{ClassifierError, render::render_behaviour};
+use crate::{
+    ClassifierError,
+    judge::{CallText, PastCall, render_call, render_text},
+    render::{render_behaviour, render_case},
+};
 
 const PRECEDENTS: &str = include_str!("../data/precedents.jsonl");
 const KNOWLEDGE: &str = include_str!("../data/knowledge.jsonl");
@@ -239,6 +243,45 @@ fn data_hash(precedents: &[Precedent], documents: &[Document]) -> String {
         technique(&mut hasher, row.technique.as_ref());
     }
     hex(&hasher.finalize()[..8])
+}
+
+/// Hash of how cases are written for the judge, as hexadecimal digits: what was
+/// trained on texts of another hash does not fit.
+///
+/// Taken over fixed cases, so a change that none of them shows is not seen.
+#[must_use]
+pub fn rendering_hash() -> String {
+    let mut hasher = Sha256::new();
+    let mut add = |text: &str| {
+        hasher.update((text.len() as u64).to_le_bytes());
+        hasher.update(text);
+    };
+    let long = format!("printf '\\x41{}\u{202e}' > /dev/shm/x", "y ".repeat(900));
+    let argvs: [&[&str]; 5] = [
+        &["curl", "-fsS", "http://127.0.0.1:9090/a b", "-o", "/tmp/x"],
+        &["sh", "-c", "cd /srv && ls\n\ttail -f log 'a'"],
+        &["bash", "-c", &long, "name", "arg"],
+        &["sudo", "-u", "www", "python3", "-c", "print(1)", ""],
+        &[],
+    ];
+    for argv in argvs {
+        let argv = argv.iter().map(|arg| (*arg).to_owned()).collect();
+        let parents = ["/usr/sbin/cron".to_owned(), "systemd".to_owned()];
+        add(&render_case(&exec_case("x", argv, &parents)));
+    }
+    add(&render_text(&long, Some("sum up\nthis"), Some("read_mail")));
+    let past = PastCall {
+        tool: "read".to_owned(),
+        args_json: "{\"path\":\"a\"}".to_owned(),
+        output: long,
+    };
+    add(&render_call(&CallText {
+        user_task: "sum up".to_owned(),
+        history: vec![past; 4],
+        tool: "send".to_owned(),
+        args_json: "{\"to\":\"b\"}".to_owned(),
+    }));
+    hex(&hasher.finalize()[..6])
 }
 
 /// The rows that the shipped calibration was fitted on.

@@ -1,12 +1,18 @@
 //! The judge: what a language model thinks of a case, as log-odds.
 
+mod frame;
 mod prompt;
+mod question;
 mod qwen;
 mod saved_prefix;
+mod texts;
 
+pub(crate) use frame::{Frame, Framed};
 pub use prompt::{Prompt, Shot};
-pub use qwen::{JudgeSetupError, QwenJudge};
+pub use question::Question;
+pub use qwen::{HeadUse, JudgeSetupError, QwenJudge};
 pub use saved_prefix::{FoundPrefix, SavedPrefixReport};
+pub use texts::{CallText, PastCall, render_call, render_text};
 
 /// Judges the text of a case. The text is untrusted and must be treated as data.
 pub trait Judge: Send + Sync {
@@ -27,6 +33,8 @@ pub struct JudgeAnswer {
     /// Log-odds of malicious in nats, less those of a case without content; not
     /// calibrated.
     pub log_odds: f64,
+    /// Log-odds of malicious in nats that a trained head reads out of the same pass.
+    pub head: Option<f64>,
 }
 
 /// The judge has no answer.

@@ -14,14 +14,12 @@
 use std::sync::Arc;
 
 use inwarden_inference::{
-    CallerId, InferenceError, LabelScores, Normalization, Prefix, PreparedLabels, Qwen2, Scheduler,
-    ScoreRequest, TokenId,
+    CallerId, InferenceError, LabelScores, Normalization, Prefix, PreparedLabels, Scheduler,
+    ScoreRequest,
 };
 
-use super::{Judge, JudgeAnswer, JudgeError, Prompt};
-
-/// Event tokens that are read; of longer ones, both ends.
-const MAX_EVENT_TOKENS: usize = 256;
+use super::{Frame, Judge, JudgeAnswer, JudgeError, Prompt, Question};
+use crate::head::{Head, HeadError};
 
 /// The judge could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -35,18 +33,30 @@ pub enum JudgeSetupError {
     NotFinite,
 }
 
+/// Whether a judge answers with a trained head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeadUse {
+    /// It does.
+    Used,
+    /// There is none for its model: it answers with labels alone until one is
+    /// trained.
+    Absent,
+    /// There is one, but it does not fit.
+    Refused(HeadError),
+}
+
 /// Qwen2.5 with a prompt.
 pub struct QwenJudge {
     scheduler: Arc<Scheduler>,
     prefix: Prefix,
-    /// End of the event's turn and beginning of the answer.
-    answer_start: Vec<TokenId>,
-    /// What stands where a long event is cut.
-    cut_mark: Vec<TokenId>,
+    frame: Frame,
     /// Malicious, benign.
     labels: Arc<PreparedLabels>,
     /// Log-odds of a case without content.
     prior: f64,
+    head: Option<Head>,
+    model_id: String,
+    prompt: Prompt,
     identity: String,
 }
 
@@ -65,8 +75,9 @@ impl QwenJudge {
         prompt: &Prompt,
     ) -> Result<Self, JudgeSetupError> {
         let model = scheduler.model();
-        let prefix = model.prefix(&prefix_tokens(model, prompt)?)?;
-        let mut judge = Self::behind(prefix, scheduler, model_id, prompt)?;
+        let frame = Frame::new(model, prompt)?;
+        let prefix = model.prefix(&frame.prefix)?;
+        let mut judge = Self::behind(prefix, frame, scheduler, model_id, prompt)?;
         let mut sum = 0.0;
         for text in &prompt.content_free {
             sum += judge.raw(text)?.log_odds;
@@ -83,16 +94,13 @@ impl QwenJudge {
     /// With a prefix that is there, and no prior yet.
     pub(super) fn behind(
         prefix: Prefix,
+        frame: Frame,
         scheduler: Arc<Scheduler>,
         model_id: &str,
         prompt: &Prompt,
     ) -> Result<Self, JudgeSetupError> {
         let model = scheduler.model();
         let tokenizer = model.tokenizer();
-        let answer_start = tokenizer.encode_prompt(&format!(
-            "<|im_end|>\n<|im_start|>assistant\n{}",
-            prompt.answer_start
-        ))?;
         let labels = [
             tokenizer.encode_text(&prompt.malicious_label)?,
             tokenizer.encode_text(&prompt.benign_label)?,
@@ -100,17 +108,55 @@ impl QwenJudge {
         let terminator = tokenizer.encode_text(&prompt.answer_end)?.first().copied();
         let among_labels = Normalization::LegalTokens { terminator };
         let labels = model.prepare_labels(&labels, among_labels)?;
-        let cut_mark = tokenizer.encode_text(" [...] ")?;
         let identity = format!("{model_id} prompt:{}", prompt.content_hash());
         Ok(Self {
             scheduler,
             prefix,
-            answer_start,
-            cut_mark,
+            frame,
             labels,
             prior: 0.0,
+            head: None,
+            model_id: model_id.to_owned(),
+            prompt: prompt.clone(),
             identity,
         })
+    }
+
+    /// This judge with a head, which then answers in the same pass as the labels.
+    ///
+    /// # Errors
+    /// [`HeadError::Differs`] if the head was trained with another model, prompt,
+    /// way of computing or rendering of cases.
+    pub fn with_head(self, head: Head) -> Result<Self, HeadError> {
+        head.check(self.scheduler.model(), &self.model_id, &self.prompt)?;
+        Ok(self.having(head))
+    }
+
+    /// This judge with the head that comes with this crate for its model and
+    /// `question`, where there is one that fits; and what became of it.
+    #[must_use]
+    pub fn with_shipped_head(self, question: Question) -> (Self, HeadUse) {
+        let head = match Head::shipped(&self.model_id, question) {
+            Ok(Some(head)) => head,
+            Ok(None) => return (self, HeadUse::Absent),
+            Err(error) => return (self, HeadUse::Refused(error)),
+        };
+        match head.check(self.scheduler.model(), &self.model_id, &self.prompt) {
+            Ok(()) => (self.having(head), HeadUse::Used),
+            Err(error) => (self, HeadUse::Refused(error)),
+        }
+    }
+
+    fn having(mut self, head: Head) -> Self {
+        self.identity = format!("{} head:{}", self.identity, head.content_hash());
+        self.head = Some(head);
+        self
+    }
+
+    /// The head that answers beside the labels, if there is one.
+    #[must_use]
+    pub fn head(&self) -> Option<&Head> {
+        self.head.as_ref()
     }
 
     pub(super) fn set_prior(&mut self, log_odds: f64) -> Result<(), JudgeSetupError> {
@@ -136,34 +182,28 @@ impl QwenJudge {
     /// # Errors
     /// [`InferenceError`] if the text cannot be encoded.
     pub fn suffix_tokens(&self, case_text: &str) -> Result<usize, InferenceError> {
-        Ok(self.suffix(case_text)?.len())
+        let tokenizer = self.scheduler.model().tokenizer();
+        Ok(self.frame.frame(tokenizer, case_text)?.tokens.len())
     }
 
     fn raw(&self, case_text: &str) -> Result<JudgeAnswer, InferenceError> {
+        let tokenizer = self.scheduler.model().tokenizer();
+        let framed = self.frame.frame(tokenizer, case_text)?;
+        let hidden = self
+            .head
+            .as_ref()
+            .map(|head| head.choice().request(&framed));
         let request = ScoreRequest {
             prefix: self.prefix.clone(),
-            suffix: self.suffix(case_text)?,
+            suffix: framed.tokens,
             labels: Arc::clone(&self.labels),
-            hidden: None,
+            hidden: hidden.map(Arc::new),
         };
         let handle = self.scheduler.handle(CallerId::of_this_thread());
         // Whoever asks keeps the deadlines; an answer that comes late is cached.
-        handle.score(request, None).map(answer)
-    }
-
-    fn suffix(&self, case_text: &str) -> Result<Vec<TokenId>, InferenceError> {
-        let event = self.scheduler.model().tokenizer().encode_text(case_text)?;
-        let mut suffix = Vec::with_capacity(MAX_EVENT_TOKENS + self.answer_start.len() + 8);
-        if event.len() <= MAX_EVENT_TOKENS {
-            suffix.extend_from_slice(&event);
-        } else {
-            let tail = MAX_EVENT_TOKENS / 3;
-            suffix.extend_from_slice(&event[..MAX_EVENT_TOKENS - tail]);
-            suffix.extend_from_slice(&self.cut_mark);
-            suffix.extend_from_slice(&event[event.len() - tail..]);
-        }
-        suffix.extend_from_slice(&self.answer_start);
-        Ok(suffix)
+        let scores = handle.score(request, None)?;
+        let head = self.head.as_ref().map(|head| head.log_odds(&scores.hidden));
+        Ok(answer(&scores, head))
     }
 }
 
@@ -177,23 +217,25 @@ impl Judge for QwenJudge {
             judge: self.identity.clone(),
             reason: error.to_string(),
         })?;
-        if !answer.log_odds.is_finite() {
+        let head_is_finite = answer.head.is_none_or(f64::is_finite);
+        if !answer.log_odds.is_finite() || !head_is_finite {
             return Err(JudgeError::NotFinite {
                 judge: self.identity.clone(),
             });
         }
         Ok(JudgeAnswer {
             log_odds: answer.log_odds - self.prior,
+            ..answer
         })
     }
 }
 
-fn answer(scores: LabelScores) -> JudgeAnswer {
+fn answer(scores: &LabelScores, head: Option<f64>) -> JudgeAnswer {
     let log_odds = match scores.log_probabilities.as_slice() {
         [malicious, benign] => malicious - benign,
         _ => f64::NAN,
     };
-    JudgeAnswer { log_odds }
+    JudgeAnswer { log_odds, head }
 }
 
 impl std::fmt::Debug for QwenJudge {
@@ -203,30 +245,4 @@ impl std::fmt::Debug for QwenJudge {
             .field("prior", &self.prior)
             .finish_non_exhaustive()
     }
-}
-
-/// The chat up to the event, in Qwen2.5's template (ChatML; model card of
-/// `Qwen/Qwen2.5-0.5B-Instruct`). Examples are encoded as events are.
-pub(super) fn prefix_tokens(
-    model: &Qwen2,
-    prompt: &Prompt,
-) -> Result<Vec<TokenId>, InferenceError> {
-    let tokenizer = model.tokenizer();
-    let mut tokens = tokenizer.encode_prompt("<|im_start|>system\n")?;
-    tokens.extend(tokenizer.encode_text(&prompt.task)?);
-    let next_event = tokenizer.encode_prompt("<|im_end|>\n<|im_start|>user\n")?;
-    tokens.extend_from_slice(&next_event);
-    let answer_start = tokenizer.encode_prompt(&format!(
-        "<|im_end|>\n<|im_start|>assistant\n{}",
-        prompt.answer_start
-    ))?;
-    let answer_end = tokenizer.encode_text(&prompt.answer_end)?;
-    for shot in &prompt.shots {
-        tokens.extend(tokenizer.encode_text(&shot.case_text)?);
-        tokens.extend_from_slice(&answer_start);
-        tokens.extend(tokenizer.encode_text(prompt.label_of(shot))?);
-        tokens.extend_from_slice(&answer_end);
-        tokens.extend_from_slice(&next_event);
-    }
-    Ok(tokens)
 }

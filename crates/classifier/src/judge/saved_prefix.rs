@@ -9,8 +9,8 @@ use inwarden_inference::{InferenceError, Prior, Scheduler};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Prompt,
-    qwen::{JudgeSetupError, QwenJudge, prefix_tokens},
+    Frame, Prompt,
+    qwen::{JudgeSetupError, QwenJudge},
 };
 
 /// What became of the file that keeps a judge's prefix.
@@ -55,11 +55,11 @@ impl QwenJudge {
     ) -> Result<(Self, SavedPrefixReport), JudgeSetupError> {
         let key = prior_key(prompt);
         let model = Arc::clone(scheduler.model());
-        let tokens = prefix_tokens(&model, prompt)?;
+        let frame = Frame::new(&model, prompt)?;
         let found = match model.load_prefix(file) {
-            Ok(saved) if saved.prefix.tokens() == tokens => {
+            Ok(saved) if saved.prefix.tokens() == frame.prefix => {
                 if let Some(prior) = value_of(saved.prior, &key) {
-                    let mut judge = Self::behind(saved.prefix, scheduler, model_id, prompt)?;
+                    let mut judge = Self::behind(saved.prefix, frame, scheduler, model_id, prompt)?;
                     judge.set_prior(prior)?;
                     let report = SavedPrefixReport {
                         found: FoundPrefix::Usable,

@@ -81,7 +81,10 @@ impl Judge for ScriptedJudge {
 
     fn judge(&self, case_text: &str) -> Result<JudgeAnswer, JudgeError> {
         match (self.script)(case_text) {
-            Some(log_odds) => Ok(JudgeAnswer { log_odds }),
+            Some(log_odds) => Ok(JudgeAnswer {
+                log_odds,
+                head: None,
+            }),
             None => Err(JudgeError::Failed {
                 judge: self.identity(),
                 reason: "as told".to_owned(),

@@ -1,0 +1,15 @@
+//! A small trained model on the language model's hidden states.
+//!
+//! The states come out of the pass that scores the labels. `states.rs` computes
+//! and keeps those of many texts, `logistic.rs` fits.
+
+mod logistic;
+mod rows;
+mod states;
+mod trained;
+mod training;
+
+pub use rows::{LearnRow, LearnSource, read_rows, rows_hash};
+pub use states::{Position, StateChoice, StateStore, TextStates};
+pub use trained::{Head, HeadError, HeadOrigin};
+pub use training::{Separation, TrainedHead, TriedHead, folds_of, train_head};

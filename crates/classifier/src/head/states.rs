@@ -1,0 +1,394 @@
+//! Hidden states of many texts, computed once and kept in a file.
+//!
+//! A file belongs to one model, prompt, way of computing and choice of states; its
+//! name says so. A record is written when its numbers are there, with a checksum, so
+//! that a run that was cut off goes on where it ended: of a damaged end, whole
+//! records are kept.
+
+use std::{
+    collections::HashMap,
+    fs::{File, OpenOptions},
+    io::{BufReader, Read as _, Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use inwarden_inference::{
+    HiddenRequest, LabelRequest, Normalization, Pooling, Prefix, PreparedLabels, Qwen2,
+};
+use sha2::{Digest as _, Sha256};
+
+use super::{HeadOrigin, LearnRow, rows_hash};
+use crate::{
+    ClassifierError,
+    judge::{Frame, Framed, Prompt, Question},
+    rendering_hash,
+};
+
+/// Texts that are computed before the time is looked at.
+const CHUNK: usize = 16;
+const KEY_BYTES: usize = 16;
+const CHECKSUM_BYTES: usize = 8;
+/// Numbers before the states: the labels' log-odds.
+const N_SCORES: usize = 1;
+
+/// Where in a text's tokens a state is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Position {
+    /// The last token before the label.
+    Answer,
+    /// The last token of the question.
+    Question,
+    /// The last token of the event.
+    EventEnd,
+    /// The mean over the event's tokens.
+    EventMean,
+}
+
+impl Position {
+    /// The name in files: `answer`, `question`, `event_end`, `event_mean`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Answer => "answer",
+            Self::Question => "question",
+            Self::EventEnd => "event_end",
+            Self::EventMean => "event_mean",
+        }
+    }
+
+    /// The position with this [`name`](Self::name).
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        let all = [
+            Self::Answer,
+            Self::Question,
+            Self::EventEnd,
+            Self::EventMean,
+        ];
+        all.into_iter().find(|position| position.name() == name)
+    }
+
+    pub(crate) fn tokens(self, framed: &Framed) -> std::ops::Range<usize> {
+        let single = |end: usize| end - 1..end;
+        match self {
+            Self::Answer => single(framed.tokens.len()),
+            Self::Question => single(framed.question_end),
+            Self::EventEnd => single(framed.event.end),
+            Self::EventMean => framed.event.clone(),
+        }
+    }
+}
+
+/// Which states of a text are kept: of each position, those after each of these
+/// numbers of layers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateChoice {
+    /// In the order in which they are kept.
+    pub positions: Vec<Position>,
+    /// `0..=num_hidden_layers`, in the order in which they are kept.
+    pub layers: Vec<usize>,
+}
+
+impl StateChoice {
+    pub(crate) fn request(&self, framed: &Framed) -> HiddenRequest {
+        let ranges = self.positions.iter().map(|at| at.tokens(framed));
+        HiddenRequest {
+            layers: self.layers.clone(),
+            pooling: Pooling::Means(ranges.collect()),
+        }
+    }
+
+    pub(crate) fn n_states(&self) -> usize {
+        self.positions.len() * self.layers.len()
+    }
+
+    /// Where the state of `position` and `layer` lies among those of a text.
+    #[must_use]
+    pub fn index(&self, position: Position, layer: usize) -> Option<usize> {
+        let position = self.positions.iter().position(|&at| at == position)?;
+        let layer = self.layers.iter().position(|&at| at == layer)?;
+        Some(position * self.layers.len() + layer)
+    }
+}
+
+/// What one pass over a text gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextStates {
+    /// Log-odds of the labels in nats, without the prior taken off.
+    pub label_log_odds: f64,
+    /// `(positions, layers, hidden_size)`, f32, row-major.
+    pub states: Vec<f32>,
+}
+
+/// Computes states and keeps them.
+pub struct StateStore {
+    model: Arc<Qwen2>,
+    model_id: String,
+    prompt_hash: String,
+    frame: Frame,
+    prefix: Prefix,
+    labels: Arc<PreparedLabels>,
+    choice: StateChoice,
+    file: File,
+    path: PathBuf,
+    /// Where each record's numbers begin.
+    offsets: HashMap<[u8; KEY_BYTES], u64>,
+    /// Where the next record goes.
+    end: u64,
+}
+
+impl StateStore {
+    /// Opens or begins the file for these in `dir`, which exists. `model_id`
+    /// names the weights; costs one prefill of the prompt.
+    ///
+    /// # Errors
+    /// [`ClassifierError::Model`] if the model cannot take the prompt or has no
+    /// such layer, [`ClassifierError::StateFile`] if the file cannot be used.
+    pub fn open(
+        model: Arc<Qwen2>,
+        model_id: &str,
+        prompt: &Prompt,
+        choice: StateChoice,
+        dir: &Path,
+    ) -> Result<Self, ClassifierError> {
+        let frame = Frame::new(&model, prompt)?;
+        let prefix = model.prefix(&frame.prefix)?;
+        let tokenizer = model.tokenizer();
+        let labels = [
+            tokenizer.encode_text(&prompt.malicious_label)?,
+            tokenizer.encode_text(&prompt.benign_label)?,
+        ];
+        let terminator = tokenizer.encode_text(&prompt.answer_end)?.first().copied();
+        let among_labels = Normalization::LegalTokens { terminator };
+        let labels = model.prepare_labels(&labels, among_labels)?;
+        let identity = format!(
+            "{model_id} prompt:{} {:?} {} {choice:?}",
+            prompt.content_hash(),
+            model.weight_form(),
+            model.instruction_set(),
+        );
+        let digest = Sha256::digest(&identity);
+        let name: String = digest[..8].iter().map(|b| format!("{b:02x}")).collect();
+        let path = dir.join(format!("states-{name}.bin"));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(|source| unusable(&path, source))?;
+        let mut store = Self {
+            model,
+            model_id: model_id.to_owned(),
+            prompt_hash: prompt.content_hash(),
+            frame,
+            prefix,
+            labels,
+            choice,
+            file,
+            path,
+            offsets: HashMap::new(),
+            end: 0,
+        };
+        let scanned = store.scan();
+        scanned.map_err(|source| unusable(&store.path, source))?;
+        Ok(store)
+    }
+
+    /// Computes what is missing of `texts`, shortest first, until `deadline`.
+    /// Returns how many are still missing. `progress` gets that number as it falls.
+    ///
+    /// # Errors
+    /// [`ClassifierError::Model`], [`ClassifierError::StateFile`]; what was
+    /// computed before stays.
+    pub fn extract(
+        &mut self,
+        texts: &[String],
+        deadline: Option<Instant>,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<usize, ClassifierError> {
+        let mut missing = HashMap::new();
+        for text in texts {
+            let key = key_of(text);
+            if !self.offsets.contains_key(&key) {
+                let framed = self.frame.frame(self.model.tokenizer(), text)?;
+                missing.insert(key, framed);
+            }
+        }
+        let mut missing: Vec<_> = missing.into_iter().collect();
+        missing.sort_by(|(a_key, a), (b_key, b)| {
+            (a.tokens.len(), a_key).cmp(&(b.tokens.len(), b_key))
+        });
+        let mut n_missing = missing.len();
+        for chunk in missing.chunks(CHUNK) {
+            progress(n_missing);
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(n_missing);
+            }
+            self.extract_chunk(chunk)?;
+            n_missing -= chunk.len();
+        }
+        progress(n_missing);
+        Ok(n_missing)
+    }
+
+    /// What is kept of `text`.
+    ///
+    /// # Errors
+    /// [`ClassifierError::StateFile`] if it cannot be read any more.
+    pub fn find(&mut self, text: &str) -> Result<Option<TextStates>, ClassifierError> {
+        let Some(&offset) = self.offsets.get(&key_of(text)) else {
+            return Ok(None);
+        };
+        let mut bytes = vec![0; self.n_numbers() * 4];
+        let read = self.file.seek(SeekFrom::Start(offset));
+        read.and_then(|_| self.file.read_exact(&mut bytes))
+            .map_err(|source| unusable(&self.path, source))?;
+        let mut numbers = bytes
+            .chunks_exact(4)
+            .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+        let label_log_odds = f64::from(numbers.next().unwrap_or(f32::NAN));
+        Ok(Some(TextStates {
+            label_log_odds,
+            states: numbers.collect(),
+        }))
+    }
+
+    /// What a head that is trained on these states is of.
+    #[must_use]
+    pub fn origin(&self, question: Question, rows: &[LearnRow]) -> HeadOrigin {
+        HeadOrigin {
+            question: question.name().to_owned(),
+            model: self.model_id.clone(),
+            compute: format!("{:?}", self.model.weight_form()),
+            prompt: self.prompt_hash.clone(),
+            rendering: rendering_hash(),
+            corpus: rows_hash(rows),
+            rows: rows.len(),
+        }
+    }
+
+    /// The width of one state.
+    #[must_use]
+    pub fn hidden_size(&self) -> usize {
+        self.model.config().hidden_size
+    }
+
+    /// Which states are kept.
+    #[must_use]
+    pub fn choice(&self) -> &StateChoice {
+        &self.choice
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn n_numbers(&self) -> usize {
+        N_SCORES + self.choice.n_states() * self.hidden_size()
+    }
+
+    fn extract_chunk(
+        &mut self,
+        chunk: &[([u8; KEY_BYTES], Framed)],
+    ) -> Result<(), ClassifierError> {
+        let hidden: Vec<_> = chunk
+            .iter()
+            .map(|(_, framed)| self.choice.request(framed))
+            .collect();
+        let requests: Vec<_> = chunk
+            .iter()
+            .zip(&hidden)
+            .map(|((_, framed), hidden)| LabelRequest {
+                prefix: &self.prefix,
+                suffix: &framed.tokens,
+                labels: &self.labels,
+                hidden: Some(hidden),
+            })
+            .collect();
+        let scores = self.model.score_labels_batch(&requests)?;
+        let mut bytes = Vec::new();
+        let mut starts = Vec::with_capacity(chunk.len());
+        for ((key, _), scores) in chunk.iter().zip(scores) {
+            let start = bytes.len();
+            bytes.extend_from_slice(key);
+            starts.push((*key, self.end + bytes.len() as u64));
+            let log_odds = match scores.log_probabilities.as_slice() {
+                [malicious, benign] => malicious - benign,
+                _ => f64::NAN,
+            };
+            #[expect(clippy::cast_possible_truncation, reason = "kept in f32")]
+            let log_odds = log_odds as f32;
+            bytes.extend_from_slice(&log_odds.to_le_bytes());
+            for state in &scores.hidden {
+                bytes.extend_from_slice(&state.to_le_bytes());
+            }
+            let checksum = checksum(&bytes[start..]);
+            bytes.extend_from_slice(&checksum);
+        }
+        let written = self.file.seek(SeekFrom::Start(self.end));
+        written
+            .and_then(|_| self.file.write_all(&bytes))
+            .map_err(|source| unusable(&self.path, source))?;
+        self.end += bytes.len() as u64;
+        self.offsets.extend(starts);
+        Ok(())
+    }
+
+    /// Finds the records of the file and cuts off what is not whole.
+    fn scan(&mut self) -> std::io::Result<()> {
+        let mut reader = BufReader::with_capacity(1 << 20, &self.file);
+        let mut record = vec![0; KEY_BYTES + self.n_numbers() * 4 + CHECKSUM_BYTES];
+        let (mut end, mut offsets) = (0, HashMap::new());
+        loop {
+            match reader.read_exact(&mut record) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => break,
+                Err(error) => return Err(error),
+            }
+            let (body, sum) = record.split_at(record.len() - CHECKSUM_BYTES);
+            if checksum(body) != sum {
+                break;
+            }
+            let mut key = [0; KEY_BYTES];
+            key.copy_from_slice(&body[..KEY_BYTES]);
+            offsets.insert(key, end + KEY_BYTES as u64);
+            end += record.len() as u64;
+        }
+        self.file.set_len(end)?;
+        (self.end, self.offsets) = (end, offsets);
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for StateStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StateStore")
+            .field("path", &self.path)
+            .field("texts", &self.offsets.len())
+            .finish_non_exhaustive()
+    }
+}
+
+fn key_of(text: &str) -> [u8; KEY_BYTES] {
+    let mut key = [0; KEY_BYTES];
+    key.copy_from_slice(&Sha256::digest(text)[..KEY_BYTES]);
+    key
+}
+
+fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let mut sum = [0; CHECKSUM_BYTES];
+    sum.copy_from_slice(&Sha256::digest(bytes)[..CHECKSUM_BYTES]);
+    sum
+}
+
+fn unusable(path: &Path, source: std::io::Error) -> ClassifierError {
+    ClassifierError::StateFile {
+        path: path.to_owned(),
+        source,
+    }
+}
