@@ -147,7 +147,7 @@ fn padding_makes_no_case_benign() {
     for padded in [
         case(&["sh", "-c", &filler]),
         case(&["make", &"a".repeat(700)]),
-        case(&["sh", "-c", &"a ;".repeat(290)]),
+        case(&["sh", "-c", &"a ;".repeat(1_100)]),
         case(&["sh", "-c", &format!("a {}b", "$(".repeat(40))]),
         case(&late),
         Case::of(truncated),

@@ -157,7 +157,8 @@ impl<'a> Act<'a> {
     fn find_executed(&mut self) {
         let command = self.command;
         let program = command.program();
-        if program.contains('/') || program.ends_with(" (deleted)") {
+        if program.contains('/') || program.starts_with("memfd:") || program.ends_with(" (deleted)")
+        {
             self.executed.push(program);
         }
         let takes_script = Language::of_interpreter(self.name).is_some()
