@@ -6,7 +6,8 @@
 use std::{env, path::PathBuf, sync::Arc, time::Duration};
 
 use inwarden_classifier::{
-    Classifier, ClassifierConfig, Judge, Parts, Prompt, QwenJudge, exec_case, render_case,
+    Classifier, ClassifierConfig, HeadUse, Judge, Parts, Prompt, Question, QwenJudge, exec_case,
+    render_case,
 };
 use inwarden_inference::{LoadOptions, Qwen2, Scheduler, SchedulerConfig};
 use inwarden_types::SettledBy;
@@ -55,6 +56,8 @@ fn chat_markup_stays_text_and_the_verdict_keeps_its_form() {
         assert_eq!(tokenizer.encode_text(label).unwrap().len(), 1, "{label}");
     }
     let judge = QwenJudge::new(Arc::new(scheduler), MODEL_ID, &prompt).unwrap();
+    let (judge, used) = judge.with_shipped_head(Question::Exec);
+    assert_eq!(used, HeadUse::Used);
     assert!(judge.prior_log_odds().is_finite());
     let long = format!("exec: echo {}", "x ".repeat(20_000));
     assert!(judge.suffix_tokens(&long).unwrap() < 300);

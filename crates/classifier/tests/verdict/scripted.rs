@@ -83,7 +83,7 @@ impl Judge for ScriptedJudge {
         match (self.script)(case_text) {
             Some(log_odds) => Ok(JudgeAnswer {
                 log_odds,
-                head: None,
+                head: Some(log_odds),
             }),
             None => Err(JudgeError::Failed {
                 judge: self.identity(),
