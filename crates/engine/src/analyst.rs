@@ -2,7 +2,9 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use inwarden_classifier::{Calibration, Classifier, ClassifierConfig, Judge, Parts, RuleSet};
+use inwarden_classifier::{
+    Calibration, Classifier, ClassifierConfig, HeadUse, Judge, Parts, Question, RuleSet,
+};
 use inwarden_inference::{Fingerprint, LoadOptions, Qwen2, Scheduler, SchedulerConfig};
 use inwarden_models::{ModelCache, Sha256};
 use inwarden_policy::{CallQuery, Policy, PolicySource, ResponseQuery, Target};
@@ -42,6 +44,15 @@ pub enum RuleChoice {
     Off,
 }
 
+/// Whether the judge answers with a trained head beside its labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadChoice {
+    /// With the one that comes with this crate for the model, if one does.
+    Shipped,
+    /// With labels alone.
+    Off,
+}
+
 /// What an [`Analyst`] is made of.
 #[derive(Clone, Debug)]
 pub struct AnalystConfig {
@@ -53,6 +64,8 @@ pub struct AnalystConfig {
     pub memory: MemoryPlace,
     /// Whether detection rules are used.
     pub rules: RuleChoice,
+    /// Whether the judge answers with a head.
+    pub head: HeadChoice,
     /// Weights and thresholds in place of the shipped ones.
     pub calibration: Option<Calibration>,
     /// Cedar policies; empty means the shipped set.
@@ -84,6 +97,7 @@ impl AnalystConfig {
             models,
             model: Some(DEFAULT_MODEL.to_owned()),
             rules: RuleChoice::Shipped,
+            head: HeadChoice::Shipped,
             calibration: None,
             policies: Vec::new(),
             load: LoadOptions::default(),
@@ -102,6 +116,8 @@ pub struct Analyst {
     /// Of the model, if there is one.
     scheduler: Option<Arc<Scheduler>>,
     prefix: PrefixCounts,
+    /// Of the judge, if there is one.
+    head: Option<HeadUse>,
     policy: Policy,
     identity: Vec<(&'static str, String)>,
 }
@@ -136,10 +152,19 @@ impl Analyst {
         let mut scheduler = None;
         let mut judge: Option<Arc<dyn Judge>> = None;
         let mut prefix = PrefixCounts::default();
+        let mut head = None;
         if let Some(id) = &config.model {
             let model = load_model(config, id)?;
             let dir = config.prefix_dir.as_deref();
             let (started, counts) = start_judge(&model, id, dir)?;
+            let (started, head_use) = match config.head {
+                HeadChoice::Shipped => started.with_shipped_head(Question::Exec),
+                HeadChoice::Off => (started, HeadUse::Absent),
+            };
+            if let HeadUse::Refused(error) = &head_use {
+                tracing::warn!(%error, "the judge answers without its head");
+            }
+            head = Some(head_use);
             judge = Some(Arc::new(started));
             scheduler = Some(model);
             prefix = counts;
@@ -173,6 +198,7 @@ impl Analyst {
             classifier: Classifier::new(classifier, parts)?,
             scheduler,
             prefix,
+            head,
             policy,
             identity,
         })
@@ -229,6 +255,12 @@ impl Analyst {
 
     pub(crate) fn prefix_counts(&self) -> PrefixCounts {
         self.prefix
+    }
+
+    /// Whether the judge answers with a trained head; `None` without a judge.
+    #[must_use]
+    pub fn head(&self) -> Option<&HeadUse> {
+        self.head.as_ref()
     }
 
     /// What was loaded, for the audit log: names and content hashes.

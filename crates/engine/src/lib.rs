@@ -61,7 +61,7 @@ pub mod types {
     pub use inwarden_types::*;
 }
 
-pub use analyst::{Analyst, AnalystConfig, DEFAULT_MODEL, MemoryPlace, RuleChoice};
+pub use analyst::{Analyst, AnalystConfig, DEFAULT_MODEL, HeadChoice, MemoryPlace, RuleChoice};
 pub use audit::AUDIT_SCHEMA;
 pub use counters::CounterSnapshot;
 pub use error::EngineError;
