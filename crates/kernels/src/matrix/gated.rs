@@ -50,17 +50,20 @@ pub fn multiply_gated(pool: &Pool, variant: Variant, gated: Gated<'_>, out: &mut
     let n_tasks_down = n_rows.div_ceil(TASK_ROWS).max(1);
     let task_rows = n_rows.div_ceil(n_tasks_down);
     let n_groups = n_out.div_ceil(GROUP);
-    pool.for_each_tile(
-        groups,
-        n_groups,
-        (task_rows, 1),
-        |down, group_idx, mut tile| {
-            let first_panel = group_idx * PANELS;
+    let work_per_group = 2 * GROUP * rows.n_in() * n_rows.max(1);
+    let at_least = multiply::LONG_TASK_WORK.div_ceil(work_per_group);
+    let at_most = n_groups.div_ceil(4 * pool.threads());
+    let task_groups = at_least.min(at_most).max(1);
+    let tile = (task_rows, task_groups);
+    pool.for_each_tile(groups, n_groups, tile, |down, across, mut tile| {
+        for group in 0..tile.n_columns() {
+            let first_panel = (across * task_groups + group) * PANELS;
             let end = (first_panel + PANELS).min(columns::n_panels(n_out));
             let task = Task {
                 variant,
                 gated,
                 first_row: down * task_rows,
+                group,
                 panels: first_panel..end,
             };
             for first in (0..tile.n_rows()).step_by(ROWS) {
@@ -71,8 +74,8 @@ pub fn multiply_gated(pool: &Pool, variant: Variant, gated: Gated<'_>, out: &mut
                     _ => task.run::<ROWS>(rows, &mut tile),
                 }
             }
-        },
-    );
+        }
+    });
 }
 
 /// One group of outputs for some rows.
@@ -80,6 +83,8 @@ struct Task<'a> {
     variant: Variant,
     gated: Gated<'a>,
     first_row: usize,
+    /// Of those of the tile.
+    group: usize,
     panels: Range<usize>,
 }
 
@@ -106,7 +111,7 @@ impl Task<'_> {
         for (idx, row) in rows.enumerate() {
             let gate: [_; PANELS] = std::array::from_fn(|panel| &gate[panel][idx].0);
             let up: [_; PANELS] = std::array::from_fn(|panel| &up[panel][idx].0);
-            quantize::swiglu(self.variant, &gate, &up, &mut out.row_mut(row)[0]);
+            quantize::swiglu(self.variant, &gate, &up, &mut out.row_mut(row)[self.group]);
         }
     }
 }

@@ -39,8 +39,13 @@ const MAX_PRODUCTS: usize = 8;
 /// Rows of a task.
 const TASK_ROWS: usize = 192;
 
-/// Weights of a task with a single row; below it claiming tasks costs too much.
-const TASK_WEIGHTS: usize = 96 * 1024;
+/// Weights times rows of a task; below it claiming tasks costs too much.
+const TASK_WORK: usize = 96 * 1024;
+
+/// The same where weights are asked for ahead and memory is all that counts. With
+/// less the threads leave each other's weights so soon that much of what was asked
+/// for is for another thread.
+pub(super) const LONG_TASK_WORK: usize = 1024 * 1024;
 
 /// Computes all products, together in one parallel region for up to 8 of them.
 ///
@@ -88,8 +93,12 @@ impl<'a> Tasks<'a> {
         if let Some(bias) = product.bias {
             assert_eq!(bias.len(), n_out, "the shape of the bias");
         }
-        let weights_per_panel = PANEL_WIDTH * n_in * n_rows.max(1);
-        let at_least = TASK_WEIGHTS.div_ceil(weights_per_panel);
+        let work_per_panel = PANEL_WIDTH * n_in * n_rows.max(1);
+        let work = match product.weights {
+            QuantizedMatrix::Int4(_) if n_rows == 1 => LONG_TASK_WORK,
+            _ => TASK_WORK,
+        };
+        let at_least = work.div_ceil(work_per_panel);
         let at_most = columns::n_panels(n_out).div_ceil(4 * threads);
         Self {
             weights: product.weights,

@@ -20,6 +20,11 @@ impl<T> Tile<'_, T> {
         self.n_rows
     }
 
+    /// How many columns.
+    pub(crate) fn n_columns(&self) -> usize {
+        self.n_columns
+    }
+
     /// The tile's columns of one of its rows.
     ///
     /// # Panics
