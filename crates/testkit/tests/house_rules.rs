@@ -37,10 +37,11 @@ const LEVELS: [(&str, u32); 17] = [
 const WITHOUT_TYPES: [&str; 3] = ["inwarden-kernels", "inwarden-inference", "inwarden-models"];
 
 /// Foreign crates, by the start of their name, and the one room for each.
-const FOREIGN: [(&str, &str); 11] = [
+const FOREIGN: [(&str, &str); 12] = [
     ("candle", "inwarden-inference"),
     ("llguidance", "inwarden-inference"),
     ("tokenizers", "inwarden-inference"),
+    ("tree-sitter", "inwarden-classifier"),
     ("qdrant", "inwarden-memory"),
     ("aya", "inwarden-sensor"),
     ("cedar-policy", "inwarden-policy"),

@@ -1,7 +1,10 @@
-use super::*;
+use super::{
+    super::{Reading, Surroundings},
+    *,
+};
 
 fn names(line: &str, parents: &[&str]) -> Vec<&'static str> {
-    let found = found_in(&Reading::of_line(line), parents);
+    let found = shown_by(&Reading::of_line(line).features(&Surroundings::of_parents(parents)));
     INDICATORS
         .iter()
         .zip(found)

@@ -3,7 +3,7 @@
 //! An indicator is evidence, never a verdict: its weight comes from the
 //! calibration. Each is a view of the features, with the words that explain it.
 
-use super::{Features, Reading, Surroundings};
+use super::Features;
 
 /// A class of behaviour.
 pub(crate) struct Indicator {
@@ -15,12 +15,6 @@ pub(crate) struct Indicator {
     pub(crate) summary: &'static str,
     /// Above 0 if it shows.
     strength: fn(&Features) -> f32,
-}
-
-/// The indicators that a reading shows, in the order of [`INDICATORS`].
-/// `parents` are the names of the ancestors, nearest first.
-pub(crate) fn found_in(reading: &Reading, parents: &[&str]) -> Vec<bool> {
-    shown_by(&reading.features(&Surroundings::of_parents(parents)))
 }
 
 /// The indicators that these features show, in the order of [`INDICATORS`].

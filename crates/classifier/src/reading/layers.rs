@@ -34,8 +34,6 @@ pub(crate) struct Layer {
     pub(crate) lower: String,
     pub(crate) language: Language,
     pub(crate) origin: Origin,
-    /// The layer it came from; `None` for the first.
-    pub(crate) parent: Option<usize>,
     depth: usize,
 }
 
@@ -78,13 +76,8 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// Reads the arguments a program is started with.
-    pub(crate) fn of_argv(args: &[String]) -> Self {
-        Self::of_program(args, None)
-    }
-
-    /// As [`Reading::of_argv`]; `also` is another name under which the program is
-    /// looked at.
+    /// Reads the arguments a program is started with; `also` is another name under
+    /// which the program is looked at.
     pub(crate) fn of_program(args: &[String], also: Option<&str>) -> Self {
         let mut opening = Opening::default();
         opening.reading.incomplete = args.len() > MAX_WORDS || script_is_beyond(args);
@@ -130,13 +123,6 @@ impl Reading {
         let mut opening = Opening::default();
         opening.add(line.to_owned(), Language::Shell, Origin::CommandLine, None);
         opening.run()
-    }
-
-    /// Whether any layer contains one of `needles` (lower case).
-    pub(crate) fn says(&self, needles: &[&str]) -> bool {
-        self.layers
-            .iter()
-            .any(|layer| needles.iter().any(|needle| layer.lower.contains(needle)))
     }
 }
 
@@ -320,7 +306,6 @@ impl Opening {
             text,
             language,
             origin,
-            parent,
             depth,
         });
         if language != Language::Data {

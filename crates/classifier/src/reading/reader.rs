@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Features, Reading, Surroundings, Unit};
+use super::{Features, Reading, Surroundings};
 use crate::cache::RecentCache;
 
 /// Longer command lines are read each time, so that the cache stays small.
@@ -22,11 +22,6 @@ impl Read {
     fn of(reading: Reading, surroundings: &Surroundings) -> Self {
         let features = reading.features(surroundings);
         Self { reading, features }
-    }
-
-    /// See [`Reading::units`].
-    pub(crate) fn units(&self, surroundings: &Surroundings) -> Vec<Unit> {
-        self.reading.units(surroundings)
     }
 }
 

@@ -2,7 +2,7 @@
 //! are written, and how much of the exact answer it finds.
 //!
 //! ```sh
-//! cargo run --release -p inwarden-memory --example measure -- 100000
+//! cargo run --release -p inwarden-memory --example retrieval -- 100000
 //! ```
 //!
 //! The vectors are synthetic: unit vectors of 384 components in clusters of about
