@@ -95,9 +95,12 @@ def test_a_cancelled_question_is_still_recorded(guard: inwarden.Guard, log: Path
     assert cases_in(log) == before + 1
 
 
-def test_a_store_belongs_to_one_opener(guard: inwarden.Guard, store: Path):
-    with pytest.raises(inwarden.HostError, match="store"):
-        inwarden.Guard(mode="enforce", failure="closed", memory_dir=store, without=["model"])
+def test_two_guards_share_a_store(guard: inwarden.Guard, store: Path):
+    options = {"memory_dir": store, "without": ["model"]}
+    with inwarden.Guard(mode="enforce", failure="closed", **options) as second:
+        case = second.check_tool_call("a", "shell", ORDINARY)
+        assert case.stages_us["precedents"] > 0
+    assert guard.check_tool_call("a", "shell", ORDINARY).verdict is not None
 
 
 def test_replay_judges_with_the_model(tmp_path: Path):

@@ -17,8 +17,8 @@ pub(crate) struct Arguments {
     /// Language model, by id; see `inwarden models list`.
     #[arg(long, global = true, value_name = "ID")]
     pub(crate) model: Option<String>,
-    /// Directory of a precedent store of your own, for one process at a time;
-    /// without it the shipped precedents are read.
+    /// Directory of a precedent store of your own, which processes of one user
+    /// share; without it the shipped precedents are read.
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) memory: Option<PathBuf>,
     #[command(subcommand)]

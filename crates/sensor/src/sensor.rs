@@ -183,22 +183,24 @@ impl Sensor {
         let mut events = Vec::new();
         self.kernel.detach()?;
         let deadline = Instant::now() + SETTLE;
-        loop {
+        let mut settled = None;
+        let losses = loop {
             while self.collect() > 0 {
                 self.release(0, &mut events);
             }
             let losses = self.losses()?;
             let accounted = losses.emitted + losses.dropped + losses.filtered;
-            if (losses.seen == accounted && losses.read == losses.emitted)
-                || Instant::now() >= deadline
-            {
-                break;
+            // A program that ran when it was detached may still begin to count, so
+            // the counts must agree twice, unchanged.
+            let agree = losses.seen == accounted && losses.read == losses.emitted;
+            if (agree && settled.as_ref() == Some(&losses)) || Instant::now() >= deadline {
+                break losses;
             }
+            settled = agree.then_some(losses);
             self.kernel.wait(Duration::from_millis(1))?;
-        }
+        };
         self.release(u64::MAX, &mut events);
         self.report_loss(0, &mut events)?;
-        let losses = self.losses()?;
         tracing::debug!(?losses, "sensor stopped");
         Ok((events, losses))
     }

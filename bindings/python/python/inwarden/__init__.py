@@ -77,8 +77,8 @@ class Guard:
         audit_log: File that answers are appended to.
         model: Id of the language model; default `DEFAULT_MODEL`.
         models_dir: Directory of model files; default as for the command line.
-        memory_dir: Directory of the precedent store; default the shipped
-            precedents, read-only.
+        memory_dir: Directory of the precedent store, which processes of one
+            user share; default the shipped precedents, read-only.
         policies: Cedar policy files, instead of the shipped ones.
         without: Stages to leave out.
 
@@ -87,7 +87,7 @@ class Guard:
         FileNotFoundError: A policy file is not there.
         ConfigurationError: A value or policy is not allowed.
         AuditError: The audit log cannot be opened.
-        HostError: The store is held by another process.
+        HostError: The store belongs to a process that does not answer.
         DataError: A model file or rule is damaged.
 
     It owns threads: use it in `with`, or call `close()`. Any number of threads may
@@ -316,7 +316,7 @@ class Warden:
             FileNotFoundError: There is no such recording or policy file.
             ModelNotFoundError: A model is not on this machine.
             ConfigurationError: A value or policy is not allowed.
-            HostError: The store is held by another process.
+            HostError: The store belongs to a process that does not answer.
             DataError: It is not a recording, or a model file or rule is damaged.
         """
         return _native.Replay(
