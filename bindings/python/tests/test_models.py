@@ -100,7 +100,7 @@ def test_two_guards_share_a_store(guard: inwarden.Guard, store: Path):
     with inwarden.Guard(mode="enforce", failure="closed", **options) as second:
         case = second.check_tool_call("a", "shell", ORDINARY)
         assert case.stages_us["precedents"] > 0
-    assert guard.check_tool_call("a", "shell", ORDINARY).verdict is not None
+    assert 0 <= guard.check_tool_call("a", "shell", ORDINARY).score <= 1
 
 
 def test_replay_judges_with_the_model(tmp_path: Path):
