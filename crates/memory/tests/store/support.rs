@@ -101,7 +101,7 @@ pub(crate) fn indexing_early() -> MemoryOptions {
     MemoryOptions {
         index_from_records: 200,
         index_tail_records: 50,
-        index_full_scan_records: 20,
+        index_full_scan_records: 600,
         ..MemoryOptions::default()
     }
 }
