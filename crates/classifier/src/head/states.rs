@@ -14,15 +14,13 @@ use std::{
     time::Instant,
 };
 
-use inwarden_inference::{
-    HiddenRequest, LabelRequest, Normalization, Pooling, Prefix, PreparedLabels, Qwen2,
-};
+use inwarden_inference::{HiddenRequest, LabelRequest, Pooling, Prefix, PreparedLabels, Qwen2};
 use sha2::{Digest as _, Sha256};
 
 use super::{HeadOrigin, LearnRow, rows_hash};
 use crate::{
     ClassifierError,
-    judge::{Frame, Framed, Prompt, Question},
+    judge::{Frame, Framed, Prompt, Question, prepare_labels},
     rendering_hash,
 };
 
@@ -155,14 +153,7 @@ impl StateStore {
     ) -> Result<Self, ClassifierError> {
         let frame = Frame::new(&model, prompt)?;
         let prefix = model.prefix(&frame.prefix)?;
-        let tokenizer = model.tokenizer();
-        let labels = [
-            tokenizer.encode_text(&prompt.malicious_label)?,
-            tokenizer.encode_text(&prompt.benign_label)?,
-        ];
-        let terminator = tokenizer.encode_text(&prompt.answer_end)?.first().copied();
-        let among_labels = Normalization::LegalTokens { terminator };
-        let labels = model.prepare_labels(&labels, among_labels)?;
+        let labels = prepare_labels(&model, prompt)?;
         let identity = format!(
             "{model_id} prompt:{} {:?} {} {choice:?}",
             prompt.content_hash(),

@@ -5,9 +5,11 @@
 //! turn and the answer up to the label. The question comes last, so that the
 //! position whose state is read has seen both the event and what is asked of it.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
-use inwarden_inference::{InferenceError, Qwen2, TokenId, Tokenizer};
+use inwarden_inference::{
+    InferenceError, Normalization, PreparedLabels, Qwen2, TokenId, Tokenizer,
+};
 
 use super::Prompt;
 
@@ -33,6 +35,22 @@ pub(crate) struct Framed {
     pub(crate) event: Range<usize>,
     /// Where the question ends and the answer begins.
     pub(crate) question_end: usize,
+}
+
+/// The labels of `prompt`, malicious first, which compete with each other alone.
+///
+/// A head is trained on the pass in which it will answer, so both ask here.
+pub(crate) fn prepare_labels(
+    model: &Qwen2,
+    prompt: &Prompt,
+) -> Result<Arc<PreparedLabels>, InferenceError> {
+    let tokenizer = model.tokenizer();
+    let labels = [
+        tokenizer.encode_text(&prompt.malicious_label)?,
+        tokenizer.encode_text(&prompt.benign_label)?,
+    ];
+    let terminator = tokenizer.encode_text(&prompt.answer_end)?.first().copied();
+    model.prepare_labels(&labels, Normalization::LegalTokens { terminator })
 }
 
 impl Frame {

@@ -7,7 +7,7 @@ mod qwen;
 mod saved_prefix;
 mod texts;
 
-pub(crate) use frame::{Frame, Framed};
+pub(crate) use frame::{Frame, Framed, prepare_labels};
 pub use prompt::{Prompt, Shot};
 pub use question::Question;
 pub use qwen::{HeadUse, JudgeSetupError, QwenJudge};

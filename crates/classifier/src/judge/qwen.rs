@@ -14,11 +14,10 @@
 use std::sync::Arc;
 
 use inwarden_inference::{
-    CallerId, InferenceError, LabelScores, Normalization, Prefix, PreparedLabels, Scheduler,
-    ScoreRequest,
+    CallerId, InferenceError, LabelScores, Prefix, PreparedLabels, Scheduler, ScoreRequest,
 };
 
-use super::{Frame, Judge, JudgeAnswer, JudgeError, Prompt, Question};
+use super::{Frame, Judge, JudgeAnswer, JudgeError, Prompt, Question, prepare_labels};
 use crate::head::{Head, HeadError};
 
 /// The judge could not be set up.
@@ -100,14 +99,7 @@ impl QwenJudge {
         prompt: &Prompt,
     ) -> Result<Self, JudgeSetupError> {
         let model = scheduler.model();
-        let tokenizer = model.tokenizer();
-        let labels = [
-            tokenizer.encode_text(&prompt.malicious_label)?,
-            tokenizer.encode_text(&prompt.benign_label)?,
-        ];
-        let terminator = tokenizer.encode_text(&prompt.answer_end)?.first().copied();
-        let among_labels = Normalization::LegalTokens { terminator };
-        let labels = model.prepare_labels(&labels, among_labels)?;
+        let labels = prepare_labels(model, prompt)?;
         let identity = format!("{model_id} prompt:{}", prompt.content_hash());
         Ok(Self {
             scheduler,
