@@ -27,8 +27,8 @@ use anyhow::{Context, Result, bail};
 use inwarden_classifier::{
     Calibration, Classifier, ClassifierConfig, FitRow, Fitted, LearnRow, LearnSource, MiniLmEmbed,
     Parts, Position, Prompt, Question, RuleSet, Separation, StateChoice, StateStore,
-    TextCalibration, TextFitRow, TrainedHead, Weights, fit_calibration, fit_texts, read_rows,
-    seed_memory, train_head,
+    TextCalibration, TextFitRow, TextWeights, TrainedHead, Weights, fit_calibration, fit_texts,
+    read_rows, seed_memory, train_head,
 };
 use inwarden_inference::{Embedder, LoadOptions, Qwen2};
 use inwarden_memory::{Embed as _, Memory};
@@ -222,17 +222,27 @@ fn calibrate_texts(
     );
     println!("labels alone: {:?}", Separation::of(&labels, &malicious));
     let fitted = fit_texts(question, &fit_rows, FOLDS);
-    let others = Separation::of(&fitted.without_judge, &malicious);
-    println!("without judge: {others:?}");
-    println!("weights {:?}", fitted.calibration.weights);
-    let (malicious_threshold, benign_threshold) =
-        thresholds("together", &fitted.scores, &malicious);
+    let set = |name: &str, weights: TextWeights, scores: &[f64]| {
+        println!("{name}: {weights:?}");
+        let (malicious_threshold, benign_threshold) = thresholds(name, scores, &malicious);
+        TextWeights {
+            malicious_threshold,
+            benign_threshold,
+            ..weights
+        }
+    };
+    let calibration = fitted.calibration;
     Ok(TextCalibration {
         judge: judge_identity(trained),
         corpus: trained.head.origin().corpus.clone(),
-        malicious_threshold,
-        benign_threshold,
-        ..fitted.calibration
+        with_head: set("with head", calibration.with_head, &fitted.scores),
+        with_judge: set("with labels", calibration.with_judge, &fitted.with_judge),
+        without_judge: set(
+            "without judge",
+            calibration.without_judge,
+            &fitted.without_judge,
+        ),
+        ..calibration
     })
 }
 

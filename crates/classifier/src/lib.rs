@@ -56,4 +56,4 @@ pub use seed::{
     LabelledExec, SHIPPED_TENANT, Seeded, calibration_rows, exec_case, rendering_hash, seed_memory,
     shipped_data_hash, shipped_precedents,
 };
-pub use texts::{FittedTexts, TextCalibration, TextClassifier, TextFitRow, fit_texts};
+pub use texts::{FittedTexts, TextCalibration, TextClassifier, TextFitRow, TextWeights, fit_texts};

@@ -25,6 +25,12 @@ pub trait Judge: Send + Sync {
     /// # Errors
     /// [`JudgeError`] if there is no answer; the classifier then judges without.
     fn judge(&self, case_text: &str) -> Result<JudgeAnswer, JudgeError>;
+
+    /// As [`Judge::judge`] for each of `case_texts`, in their order, and with the
+    /// same answers. A judge that can answer several at once does.
+    fn judge_all(&self, case_texts: &[String]) -> Vec<Result<JudgeAnswer, JudgeError>> {
+        case_texts.iter().map(|text| self.judge(text)).collect()
+    }
 }
 
 /// What the judge says.

@@ -14,7 +14,8 @@
 use std::sync::Arc;
 
 use inwarden_inference::{
-    CallerId, InferenceError, LabelScores, Prefix, PreparedLabels, Scheduler, ScoreRequest,
+    CallerId, InferenceError, LabelScores, PendingScores, Prefix, PreparedLabels, Scheduler,
+    ScoreRequest,
 };
 
 use super::{Frame, Judge, JudgeAnswer, JudgeError, Prompt, Question, prepare_labels};
@@ -179,6 +180,11 @@ impl QwenJudge {
     }
 
     fn raw(&self, case_text: &str) -> Result<JudgeAnswer, InferenceError> {
+        let pending = self.submit(case_text)?;
+        Ok(self.answer(&pending.wait()?))
+    }
+
+    fn submit(&self, case_text: &str) -> Result<PendingScores, InferenceError> {
         let tokenizer = self.scheduler.model().tokenizer();
         let framed = self.frame.frame(tokenizer, case_text)?;
         let hidden = self
@@ -193,19 +199,23 @@ impl QwenJudge {
         };
         let handle = self.scheduler.handle(CallerId::of_this_thread());
         // Whoever asks keeps the deadlines; an answer that comes late is cached.
-        let scores = handle.score(request, None)?;
+        handle.submit(request, None)
+    }
+
+    fn answer(&self, scores: &LabelScores) -> JudgeAnswer {
+        let log_odds = match scores.log_probabilities.as_slice() {
+            [malicious, benign] => malicious - benign,
+            _ => f64::NAN,
+        };
         let head = self.head.as_ref().map(|head| head.log_odds(&scores.hidden));
-        Ok(answer(&scores, head))
-    }
-}
-
-impl Judge for QwenJudge {
-    fn identity(&self) -> String {
-        self.identity.clone()
+        JudgeAnswer { log_odds, head }
     }
 
-    fn judge(&self, case_text: &str) -> Result<JudgeAnswer, JudgeError> {
-        let answer = self.raw(case_text).map_err(|error| JudgeError::Failed {
+    fn checked(
+        &self,
+        answer: Result<JudgeAnswer, InferenceError>,
+    ) -> Result<JudgeAnswer, JudgeError> {
+        let answer = answer.map_err(|error| JudgeError::Failed {
             judge: self.identity.clone(),
             reason: error.to_string(),
         })?;
@@ -222,12 +232,24 @@ impl Judge for QwenJudge {
     }
 }
 
-fn answer(scores: &LabelScores, head: Option<f64>) -> JudgeAnswer {
-    let log_odds = match scores.log_probabilities.as_slice() {
-        [malicious, benign] => malicious - benign,
-        _ => f64::NAN,
-    };
-    JudgeAnswer { log_odds, head }
+impl Judge for QwenJudge {
+    fn identity(&self) -> String {
+        self.identity.clone()
+    }
+
+    fn judge(&self, case_text: &str) -> Result<JudgeAnswer, JudgeError> {
+        self.checked(self.raw(case_text))
+    }
+
+    fn judge_all(&self, case_texts: &[String]) -> Vec<Result<JudgeAnswer, JudgeError>> {
+        // All are handed in before one is waited for, so that they share passes.
+        let pending: Vec<_> = case_texts.iter().map(|text| self.submit(text)).collect();
+        let answers = pending.into_iter().map(|pending| {
+            let scores = pending.and_then(PendingScores::wait);
+            self.checked(scores.map(|scores| self.answer(&scores)))
+        });
+        answers.collect()
+    }
 }
 
 impl std::fmt::Debug for QwenJudge {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::{Columns, call_columns, text_columns};
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
     head::{LearnSource, folds_of},
 };
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Head and labels count at most this much, in nats.
 const MAX_JUDGE: f64 = 8.0;
 const L2: f64 = 0.001;
@@ -20,7 +21,7 @@ const L2: f64 = 0.001;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextCalibration {
-    /// The file format, 1.
+    /// The file format, 2.
     pub format: u32,
     /// [`Question::name`].
     pub question: String,
@@ -32,11 +33,23 @@ pub struct TextCalibration {
     pub rows: usize,
     /// The share of attacks that scores assume.
     pub prior: f64,
+    /// Where the judge answers with a trained head beside its labels.
+    pub with_head: TextWeights,
+    /// Where it answers with its labels alone.
+    pub with_judge: TextWeights,
+    /// Where there is no judge, or no answer.
+    pub without_judge: TextWeights,
+}
+
+/// Weights, and the two thresholds on the score they give.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextWeights {
     /// Log-odds when nothing is known.
     pub intercept: f64,
     /// Scores of at least this are attacks.
     pub malicious_threshold: f64,
-    /// Scores of at most this are benign.
+    /// Scores of at most this are benign; in between a text is undetermined.
     pub benign_threshold: f64,
     /// Weight of each signal by name; not negative.
     pub weights: BTreeMap<String, f64>,
@@ -54,14 +67,18 @@ pub struct TextFitRow<'a> {
     pub labels: f64,
 }
 
-/// Fitted weights, and what they give the rows.
+/// Fitted weights, and what they give the rows: log-odds of each from a fit without
+/// its group.
 #[derive(Clone, Debug)]
 pub struct FittedTexts {
-    /// Thresholds are 0 and 1 and to be set by the caller.
+    /// Thresholds are 0 and 1 and to be set by the caller, the judge's identity and
+    /// the corpus are empty.
     pub calibration: TextCalibration,
-    /// Log-odds of each row from a fit without its group.
+    /// With [`TextCalibration::with_head`].
     pub scores: Vec<f64>,
-    /// The same from everything but head and labels.
+    /// With [`TextCalibration::with_judge`].
+    pub with_judge: Vec<f64>,
+    /// With [`TextCalibration::without_judge`].
     pub without_judge: Vec<f64>,
 }
 
@@ -75,39 +92,49 @@ pub fn fit_texts(question: Question, rows: &[TextFitRow<'_>], n_folds: usize) ->
         .iter()
         .map(|row| all_columns(Some(row.head), Some(row.labels), &columns_of(row.row)))
         .collect();
-    let values = |skip: usize| -> Vec<Vec<f64>> {
-        let rows = named.iter();
-        rows.map(|row| row[skip..].iter().map(|(_, value)| *value).collect())
-            .collect()
+    // Head and labels are the first two columns.
+    let fit = |skip: usize| -> (TextWeights, Vec<f64>) {
+        let values: Vec<Vec<f64>> = named
+            .iter()
+            .map(|row| row[skip..].iter().map(|(_, value)| *value).collect())
+            .collect();
+        let columns = FitColumns {
+            rows: &values,
+            malicious: &malicious,
+            l2: L2,
+        };
+        let fitted = columns.fit(|_| true);
+        let names = named.first().into_iter().flatten().skip(skip);
+        let weights = TextWeights {
+            intercept: fitted.first().copied().unwrap_or(0.0),
+            malicious_threshold: 1.0,
+            benign_threshold: 0.0,
+            weights: names
+                .zip(fitted.iter().skip(1))
+                .map(|((name, _), weight)| ((*name).to_owned(), *weight))
+                .collect(),
+        };
+        (weights, columns.cross_fitted(&folds))
     };
-    let (all, others) = (values(0), values(2));
-    let columns = |rows| FitColumns {
-        rows,
-        malicious: &malicious,
-        l2: L2,
-    };
-    let fitted = columns(&all).fit(|_| true);
-    let names = named.first().into_iter().flatten().map(|(name, _)| *name);
+    let (with_head, scores) = fit(0);
+    let (with_labels, scores_with_labels) = fit(1);
+    let (without_judge, scores_without_judge) = fit(2);
     let n_malicious = malicious.iter().filter(|malicious| **malicious).count();
-    let calibration = TextCalibration {
-        format: FORMAT,
-        question: question.name().to_owned(),
-        judge: String::new(),
-        corpus: String::new(),
-        rows: rows.len(),
-        prior: n_malicious as f64 / rows.len().max(1) as f64,
-        intercept: fitted.first().copied().unwrap_or(0.0),
-        malicious_threshold: 1.0,
-        benign_threshold: 0.0,
-        weights: names
-            .zip(fitted.iter().skip(1))
-            .map(|(name, weight)| (name.to_owned(), *weight))
-            .collect(),
-    };
     FittedTexts {
-        calibration,
-        scores: columns(&all).cross_fitted(&folds),
-        without_judge: columns(&others).cross_fitted(&folds),
+        calibration: TextCalibration {
+            format: FORMAT,
+            question: question.name().to_owned(),
+            judge: String::new(),
+            corpus: String::new(),
+            rows: rows.len(),
+            prior: n_malicious as f64 / rows.len().max(1) as f64,
+            with_head,
+            with_judge: with_labels,
+            without_judge,
+        },
+        scores,
+        with_judge: scores_with_labels,
+        without_judge: scores_without_judge,
     }
 }
 
@@ -151,17 +178,12 @@ impl TextCalibration {
             let format = calibration.format;
             return wrong(&format!("format {format}, this program reads {FORMAT}"));
         }
-        let is_bad = |weight: &f64| !weight.is_finite() || *weight < 0.0;
-        if !calibration.intercept.is_finite() || calibration.weights.values().any(is_bad) {
-            return wrong("a weight is negative or not finite");
+        for (name, set) in calibration.sets() {
+            if let Some(what) = set.problem() {
+                return wrong(&format!("{name}: {what}"));
+            }
         }
-        let ordered = 0.0 <= calibration.benign_threshold
-            && calibration.benign_threshold < calibration.malicious_threshold
-            && calibration.malicious_threshold <= 1.0;
-        match ordered {
-            true => Ok(calibration),
-            false => wrong("the thresholds are not 0 <= benign < malicious <= 1"),
-        }
+        Ok(calibration)
     }
 
     /// Writes it as [`TextCalibration::parse`] reads it.
@@ -172,6 +194,31 @@ impl TextCalibration {
         toml::to_string(self).map_err(|e| ClassifierError::Calibration(e.to_string()))
     }
 
+    /// SHA-256 of [`TextCalibration::to_text`].
+    ///
+    /// # Errors
+    /// [`ClassifierError::Calibration`] as there.
+    pub fn content_hash(&self) -> Result<[u8; 32], ClassifierError> {
+        Ok(Sha256::digest(self.to_text()?).into())
+    }
+
+    fn sets(&self) -> [(&'static str, &TextWeights); 3] {
+        [
+            ("with_head", &self.with_head),
+            ("with_judge", &self.with_judge),
+            ("without_judge", &self.without_judge),
+        ]
+    }
+
+    /// The weights for what a judge answered.
+    pub(super) fn weights_for(&self, head: Option<f64>, labels: Option<f64>) -> &TextWeights {
+        match (head, labels) {
+            (_, None) => &self.without_judge,
+            (None, Some(_)) => &self.with_judge,
+            (Some(_), Some(_)) => &self.with_head,
+        }
+    }
+
     /// The log-odds of an attack, and each signal's share in it.
     pub(super) fn weigh(
         &self,
@@ -179,12 +226,26 @@ impl TextCalibration {
         labels: Option<f64>,
         columns: &Columns,
     ) -> (f64, Columns) {
+        let set = self.weights_for(head, labels);
         let mut shares = all_columns(head, labels, columns);
         for (name, value) in &mut shares {
-            *value *= self.weights.get(*name).copied().unwrap_or(0.0);
+            *value *= set.weights.get(*name).copied().unwrap_or(0.0);
         }
         let sum: f64 = shares.iter().map(|(_, share)| share).sum();
-        (self.intercept + sum, shares)
+        (set.intercept + sum, shares)
+    }
+}
+
+impl TextWeights {
+    fn problem(&self) -> Option<&'static str> {
+        let is_bad = |weight: &f64| !weight.is_finite() || *weight < 0.0;
+        if !self.intercept.is_finite() || self.weights.values().any(is_bad) {
+            return Some("a weight is negative or not finite");
+        }
+        let ordered = 0.0 <= self.benign_threshold
+            && self.benign_threshold < self.malicious_threshold
+            && self.malicious_threshold <= 1.0;
+        (!ordered).then_some("the thresholds are not 0 <= benign < malicious <= 1")
     }
 }
 

@@ -4,131 +4,82 @@
 //! the most suspicious window counts, so that padding buys nothing. Beside it count
 //! what reads like instructions (`spans.rs`) and, of a tool call, where the values
 //! in its arguments come from (`provenance.rs`). One weight for each, none
-//! negative, as in the fusion of program starts.
+//! negative, as in the fusion of program starts. Without a judge the others decide,
+//! with weights of their own.
 
 mod calibration;
+mod columns;
 mod provenance;
 mod spans;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
 use inwarden_types::{
     Evidence, Label, Provenance, Score, SettledBy, SourceKind, Stage, StageTimes,
     UndeterminedReason, Verdict,
 };
+use sha2::{Digest as _, Sha256};
 
-pub use calibration::{FittedTexts, TextCalibration, TextFitRow, fit_texts};
+pub use calibration::{FittedTexts, TextCalibration, TextFitRow, TextWeights, fit_texts};
 
-use self::{
-    provenance::{CallProvenance, highest},
-    spans::{INSTRUCTION, spans_of},
-};
+pub(crate) use self::columns::{Columns, call_columns, text_columns};
+use self::columns::{call_columns_or_cut, renderings, summary};
 use crate::{
-    ClassifierError, Judge, JudgeError,
-    judge::{CallText, Question, render_call, render_text},
+    ClassifierError, Counters, Judge, JudgeError,
+    cache::{CacheKey, RecentCache},
+    judge::{CallText, Question, render_call},
 };
 
-/// Bytes of a window over a long text, and of what two neighbours share.
-const WINDOW_BYTES: usize = 800;
-const OVERLAP_BYTES: usize = 200;
-const MAX_WINDOWS: usize = 24;
+/// Verdicts that are remembered, about 2 KB each.
+const CACHE_ENTRIES: usize = 2_048;
 
-/// What is known of a text or call besides the judge's answer, `(name, value)` in
-/// a fixed order for each question; values are about `0..=2` and higher is more
-/// suspicious.
-pub(crate) type Columns = Vec<(&'static str, f64)>;
-
-/// The columns of a text.
-#[must_use]
-pub(crate) fn text_columns(text: &str) -> Columns {
-    let spans = spans_of(text);
-    let instructions = spans.iter().filter(|span| span.score >= INSTRUCTION);
-    let hidden = text.chars().filter(|c| is_hidden(*c)).count();
-    let coded = text.split_whitespace().filter(|word| is_coded(word));
-    let at_most = |count: usize, most: u8| (count.min(usize::from(most)) as f64) / f64::from(most);
-    vec![
-        (
-            "highest_span",
-            (highest(spans.iter().map(|span| span.score)) / 4.0).min(2.0),
-        ),
-        ("instruction_spans", at_most(instructions.count(), 4)),
-        ("hidden_characters", at_most(hidden, 8)),
-        ("coded_words", at_most(coded.count(), 2)),
-    ]
-}
-
-/// The columns of a tool call.
-#[must_use]
-pub(crate) fn call_columns(call: &CallText) -> Columns {
-    let found = CallProvenance::of(call);
-    let of_score = |score: f64| (score / 4.0).min(2.0);
-    vec![
-        ("not_from_task", found.not_from_task),
-        ("only_instructed", found.only_instructed),
-        ("from_nowhere", found.from_nowhere),
-        ("instructing_score", of_score(found.instructing_score)),
-        ("highest_span", of_score(found.highest_score)),
-        ("tool_instructed", found.tool_instructed),
-    ]
-}
-
-/// Characters that a reader does not see; joiners of scripts and emoji are not
-/// among them.
-fn is_hidden(c: char) -> bool {
-    matches!(c, '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}'
-        | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
-}
-
-fn is_coded(word: &str) -> bool {
-    let of_base64 = |b: u8| b.is_ascii_alphanumeric() || b"+/=_-".contains(&b);
-    let has = |is: fn(&u8) -> bool| word.bytes().filter(is).count();
-    word.len() >= 24
-        && word.bytes().all(of_base64)
-        && has(u8::is_ascii_uppercase) >= 3
-        && has(u8::is_ascii_lowercase) >= 3
-        && has(u8::is_ascii_digit) >= 1
-}
-
-/// The texts that the judge is asked about: the whole, and windows of a long text.
-fn renderings(text: &str, user_task: Option<&str>, tool: Option<&str>) -> Vec<String> {
-    let mut all = vec![render_text(text, user_task, tool)];
-    if text.len() <= WINDOW_BYTES {
-        return all;
-    }
-    let floor = |mut at: usize| {
-        while !text.is_char_boundary(at) {
-            at -= 1;
-        }
-        at
-    };
-    let step = WINDOW_BYTES - OVERLAP_BYTES;
-    let n_windows = text.len().div_ceil(step);
-    // Of a very long text, windows evenly spread.
-    let stride = n_windows.div_ceil(MAX_WINDOWS);
-    for window in (0..n_windows).step_by(stride) {
-        let start = floor(window * step);
-        let end = floor((window * step + WINDOW_BYTES).min(text.len()));
-        all.push(render_text(&text[start..end], user_task, tool));
-    }
-    all
-}
-
-/// Judges texts or tool calls with one judge.
+/// Judges texts or tool calls, with one judge or without.
+///
+/// Shared by threads; every method takes `&self`. A verdict depends on the text or
+/// call, judge and calibration only.
 pub struct TextClassifier {
     question: Question,
-    judge: Arc<dyn Judge>,
+    judge: Option<Arc<dyn Judge>>,
     calibration: TextCalibration,
+    /// Hash of what does not change while this classifier lives.
+    fixed_hash: [u8; 32],
+    cache: Mutex<RecentCache<Verdict>>,
+    cache_hits: AtomicU64,
+    cache_misses: AtomicU64,
+    judge_failed: AtomicU64,
+}
+
+/// What is weighed.
+struct Asked {
+    /// For the judge.
+    texts: Vec<String>,
+    columns: Columns,
+    /// Whether a part was not read.
+    incomplete: bool,
+}
+
+/// What the judge says: the highest log-odds of its head and of its labels.
+#[derive(Clone, Copy, Default)]
+struct Strongest {
+    head: Option<f64>,
+    labels: Option<f64>,
 }
 
 impl TextClassifier {
     /// A classifier for `question`, with a judge that was set up with
-    /// [`crate::Prompt::of`] it.
+    /// [`crate::Prompt::of`] it, or from what is known without one.
     ///
     /// # Errors
     /// [`ClassifierError::Calibration`] if the calibration is of another question.
     pub fn new(
         question: Question,
-        judge: Arc<dyn Judge>,
+        judge: Option<Arc<dyn Judge>>,
         calibration: TextCalibration,
     ) -> Result<Self, ClassifierError> {
         if calibration.question != question.name() {
@@ -138,17 +89,28 @@ impl TextClassifier {
                 question.name()
             )));
         }
-        if calibration.judge != judge.identity() {
+        let identity = judge.as_ref().map(|judge| judge.identity());
+        if let Some(identity) = &identity
+            && calibration.judge != *identity
+        {
             tracing::warn!(
-                judge = judge.identity(),
+                judge = identity,
                 calibrated = calibration.judge,
                 "scores are calibrated for another judge"
             );
         }
+        let mut hasher = Sha256::new();
+        hasher.update(calibration.content_hash()?);
+        hasher.update(identity.unwrap_or_default());
         Ok(Self {
             question,
             judge,
             calibration,
+            fixed_hash: hasher.finalize().into(),
+            cache: Mutex::new(RecentCache::new(CACHE_ENTRIES)),
+            cache_hits: AtomicU64::new(0),
+            cache_misses: AtomicU64::new(0),
+            judge_failed: AtomicU64::new(0),
         })
     }
 
@@ -158,89 +120,169 @@ impl TextClassifier {
         self.question
     }
 
+    /// What happened so far; there are no precedents here.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters {
+            cache_hits: self.cache_hits.load(Ordering::Relaxed),
+            cache_misses: self.cache_misses.load(Ordering::Relaxed),
+            precedents_failed: 0,
+            judge_failed: self.judge_failed.load(Ordering::Relaxed),
+        }
+    }
+
     /// Judges a text that `tool` gave, or the user, while the agent works on
     /// `user_task`.
     #[must_use]
     pub fn judge_text(&self, text: &str, user_task: Option<&str>, tool: Option<&str>) -> Verdict {
-        let start = Instant::now();
-        let columns = text_columns(text);
-        let screened = start.elapsed();
-        let mut stages = StageTimes::default();
-        stages.add(Stage::Screen, screened);
-        let texts = renderings(text, user_task, tool);
-        self.weigh(&texts, &columns, stages)
+        let key = self.key(&[text, user_task.unwrap_or(""), tool.unwrap_or("")]);
+        self.remembered(key, || {
+            let (texts, incomplete) = renderings(text, user_task, tool);
+            Asked {
+                texts,
+                columns: text_columns(text),
+                incomplete,
+            }
+        })
     }
 
     /// Judges a tool call in the light of the task and of what tools gave before.
     #[must_use]
     pub fn judge_call(&self, call: &CallText) -> Verdict {
-        let start = Instant::now();
-        let columns = call_columns(call);
-        let screened = start.elapsed();
-        let mut stages = StageTimes::default();
-        stages.add(Stage::Screen, screened);
-        self.weigh(&[render_call(call)], &columns, stages)
+        self.remembered(self.call_key(call), || {
+            let (columns, incomplete) = call_columns_or_cut(call);
+            Asked {
+                texts: vec![render_call(call)],
+                columns,
+                incomplete,
+            }
+        })
     }
 
-    fn weigh(&self, texts: &[String], columns: &Columns, mut stages: StageTimes) -> Verdict {
+    /// Everything that decides about a call, to the letter.
+    fn call_key(&self, call: &CallText) -> CacheKey {
+        let mut parts = vec![&*call.user_task, &*call.tool, &*call.args_json];
+        for past in &call.history {
+            parts.extend([&*past.tool, &*past.args_json, &*past.output]);
+        }
+        self.key(&parts)
+    }
+
+    fn key(&self, parts: &[&str]) -> CacheKey {
+        let mut hasher = Sha256::new();
+        hasher.update(self.fixed_hash);
+        for part in parts {
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        hasher.finalize().into()
+    }
+
+    /// The remembered verdict, or the one of what `ask` reads.
+    fn remembered(&self, key: CacheKey, ask: impl FnOnce() -> Asked) -> Verdict {
         let start = Instant::now();
-        let answer = self.strongest(texts);
-        stages.add(Stage::Judge, start.elapsed());
-        let (head, labels, failure) = match answer {
-            Ok((head, labels)) => (head, Some(labels), None),
+        let mut stages = StageTimes::default();
+        // The cache is whole after any panic: each change is one insertion.
+        let lock = || self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock().find(&key);
+        if let Some(mut verdict) = known {
+            self.cache_hits.fetch_add(1, Ordering::Relaxed);
+            stages.add(Stage::Screen, start.elapsed());
+            verdict.stages = stages;
+            return verdict;
+        }
+        self.cache_misses.fetch_add(1, Ordering::Relaxed);
+        let asked = ask();
+        stages.add(Stage::Screen, start.elapsed());
+        let start = Instant::now();
+        let answer = self.strongest(&asked.texts);
+        if self.judge.is_some() {
+            stages.add(Stage::Judge, start.elapsed());
+        }
+        let (strongest, failure) = match answer {
+            Ok(strongest) => (strongest, None),
             Err(error) => {
+                self.judge_failed.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%error, "the judge has no answer");
                 let failed = UndeterminedReason::StageFailed {
                     stage: Stage::Judge,
                     error: error.to_string(),
                 };
-                (None, None, Some(failed))
+                (Strongest::default(), Some(failed))
             }
         };
-        let (log_odds, shares) = self.calibration.weigh(head, labels, columns);
+        let has_failed = failure.is_some();
+        let mut verdict = self.weigh(&asked, strongest, failure);
+        if !has_failed {
+            lock().insert(key, verdict.clone());
+        }
+        verdict.stages = stages;
+        verdict
+    }
+
+    /// The verdict, without stage times.
+    fn weigh(
+        &self,
+        asked: &Asked,
+        strongest: Strongest,
+        failure: Option<UndeterminedReason>,
+    ) -> Verdict {
+        let Strongest { head, labels } = strongest;
+        let weights = self.calibration.weights_for(head, labels);
+        let (log_odds, shares) = self.calibration.weigh(head, labels, &asked.columns);
         let score = Score::from_log_odds(log_odds);
         let probability = score.probability();
-        let (label, undetermined) = if probability >= self.calibration.malicious_threshold {
+        let (label, undetermined) = if probability >= weights.malicious_threshold {
             (Label::Malicious, None)
         } else if let Some(failure) = failure {
             (Label::Undetermined, Some(failure))
-        } else if probability <= self.calibration.benign_threshold {
-            (Label::Benign, None)
-        } else {
+        } else if probability > weights.benign_threshold {
             (Label::Undetermined, Some(UndeterminedReason::AbstainBand))
+        } else if asked.incomplete {
+            // What was not read might say otherwise.
+            (Label::Undetermined, Some(UndeterminedReason::NotFullyRead))
+        } else {
+            (Label::Benign, None)
         };
         Verdict {
             label,
             score,
             technique: None,
-            settled_by: SettledBy::Model,
+            settled_by: match labels {
+                Some(_) => SettledBy::Model,
+                None => SettledBy::Fallback,
+            },
             undetermined,
             evidence: self.evidence(&shares),
-            stages,
+            stages: StageTimes::default(),
         }
     }
 
     /// The highest log-odds of the head and of the labels among `texts`.
-    fn strongest(&self, texts: &[String]) -> Result<(Option<f64>, f64), JudgeError> {
-        let (mut head, mut labels) = (None, f64::NEG_INFINITY);
-        for text in texts {
-            let answer = self.judge.judge(text)?;
-            labels = labels.max(answer.log_odds);
-            head = match (head, answer.head) {
-                (Some(a), Some(b)) => Some(f64::max(a, b)),
-                (a, b) => a.or(b),
-            };
+    fn strongest(&self, texts: &[String]) -> Result<Strongest, JudgeError> {
+        let Some(judge) = &self.judge else {
+            return Ok(Strongest::default());
+        };
+        let mut strongest = Strongest::default();
+        let higher = |a: Option<f64>, b| Some(a.map_or(b, |a| f64::max(a, b)));
+        for answer in judge.judge_all(texts) {
+            let answer = answer?;
+            strongest.labels = higher(strongest.labels, answer.log_odds);
+            if let Some(head) = answer.head {
+                strongest.head = higher(strongest.head, head);
+            }
         }
-        Ok((head, labels))
+        Ok(strongest)
     }
 
     fn evidence(&self, shares: &[(&'static str, f64)]) -> Vec<Evidence> {
+        let judge = self.judge.as_ref().map(|judge| judge.identity());
         let mut evidence: Vec<Evidence> = shares
             .iter()
             .filter(|(_, share)| *share != 0.0)
             .map(|(name, log_odds)| {
-                let (kind, source_id) = match *name {
-                    "head" | "judge" => (SourceKind::Model, self.judge.identity()),
+                let (kind, source_id) = match (*name, &judge) {
+                    ("head" | "judge", Some(judge)) => (SourceKind::Model, judge.clone()),
                     _ => (SourceKind::Rule, format!("text:{name}")),
                 };
                 Evidence {
@@ -262,28 +304,11 @@ impl TextClassifier {
     }
 }
 
-fn summary(column: &str) -> &'static str {
-    match column {
-        "head" => "the trained head's reading of the text",
-        "judge" => "the language model's answer",
-        "highest_span" => "a sentence that reads like an order to an assistant",
-        "instruction_spans" => "sentences that read like orders to an assistant",
-        "hidden_characters" => "characters that a reader does not see",
-        "coded_words" => "words that look encoded",
-        "not_from_task" => "values that the user did not name",
-        "only_instructed" => "values that only an order in an output names",
-        "from_nowhere" => "values that stand nowhere",
-        "instructing_score" => "an order in an output names a value of the call",
-        "tool_instructed" => "an order in an output names the tool",
-        _ => "another signal",
-    }
-}
-
 impl std::fmt::Debug for TextClassifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TextClassifier")
             .field("question", &self.question)
-            .field("judge", &self.judge.identity())
+            .field("judge", &self.judge.as_ref().map(|judge| judge.identity()))
             .finish_non_exhaustive()
     }
 }

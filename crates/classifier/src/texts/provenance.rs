@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::spans::{INSTRUCTION, Span, spans_of};
+use super::spans::{INSTRUCTION, MAX_TEXT_BYTES, Span, spans_of};
 use crate::judge::CallText;
 
 const MAX_VALUES: usize = 64;
@@ -31,6 +31,8 @@ pub(crate) struct CallProvenance {
     /// The share of the tool's words that stand in an instruction-like span and not
     /// in the task.
     pub(crate) tool_instructed: f64,
+    /// Whether a part of the arguments or of what came before was not read.
+    pub(crate) incomplete: bool,
 }
 
 /// Where a value or word was found.
@@ -56,12 +58,18 @@ impl CallProvenance {
             task: call.user_task.to_lowercase(),
             spans: outputs.flat_map(|past| spans_of(&past.output)).collect(),
         };
+        let (values, values_cut) = values_of(&call.args_json);
+        let outputs_cut = call.history.len() > MAX_OUTPUTS
+            || call
+                .history
+                .iter()
+                .any(|past| past.output.len() > MAX_TEXT_BYTES);
         let mut found = Self {
+            incomplete: values_cut || outputs_cut,
             highest_score: highest(sources.spans.iter().map(|span| span.score)),
             tool_instructed: sources.tool_instructed(&call.tool),
             ..Self::default()
         };
-        let values = values_of(&call.args_json);
         let count = values.len().max(1) as f64;
         for value in &values {
             let origins = sources.origins(value);
@@ -136,33 +144,32 @@ fn is_telling(word: &str) -> bool {
     word.len() >= 7 || word.contains(|c: char| c.is_ascii_digit() || "@/._-#+".contains(c))
 }
 
-/// The strings and numbers of the arguments, at any depth.
-fn values_of(args_json: &str) -> Vec<String> {
+/// The strings and numbers of the arguments, at any depth; and whether some were
+/// left out.
+fn values_of(args_json: &str) -> (Vec<String>, bool) {
     if args_json.len() > MAX_ARGS_BYTES {
-        return Vec::new();
+        return (Vec::new(), true);
     }
     let Ok(args) = serde_json::from_str::<Value>(args_json) else {
-        return vec![args_json.to_owned()];
+        return (vec![args_json.to_owned()], false);
     };
-    let mut values = Vec::new();
+    let (mut values, mut is_cut) = (Vec::new(), false);
     let mut open = vec![(&args, 0)];
     while let Some((value, depth)) = open.pop() {
-        if values.len() >= MAX_VALUES {
-            break;
-        }
         match value {
+            Value::Null | Value::Bool(_) => {}
+            _ if values.len() >= MAX_VALUES => {
+                is_cut = true;
+                break;
+            }
             Value::String(text) => values.push(text.clone()),
             Value::Number(number) => values.push(number.to_string()),
-            Value::Array(all) if depth < MAX_DEPTH => {
-                open.extend(all.iter().map(|value| (value, depth + 1)));
-            }
-            Value::Object(all) if depth < MAX_DEPTH => {
-                open.extend(all.values().map(|value| (value, depth + 1)));
-            }
-            _ => {}
+            Value::Array(_) | Value::Object(_) if depth >= MAX_DEPTH => is_cut = true,
+            Value::Array(all) => open.extend(all.iter().map(|value| (value, depth + 1))),
+            Value::Object(all) => open.extend(all.values().map(|value| (value, depth + 1))),
         }
     }
-    values
+    (values, is_cut)
 }
 
 pub(super) fn highest(scores: impl Iterator<Item = f64>) -> f64 {
@@ -220,6 +227,10 @@ mod tests {
             assert!(found.not_from_task <= 1.0 + 1e-9);
         }
         let many = format!("[{}1]", "\"x1\",".repeat(5000));
-        assert!(call("task", ORDER, &many).from_nowhere <= 1.0 + 1e-9);
+        let found = call("task", ORDER, &many);
+        assert!(found.from_nowhere <= 1.0 + 1e-9 && found.incomplete);
+        let long = ORDER.repeat(2_000);
+        assert!(call("task", &long, "{}").incomplete);
+        assert!(!call("task", ORDER, r#"{"to":[null,1]}"#).incomplete);
     }
 }

@@ -5,7 +5,7 @@
 //! weighed, not a verdict: manuals and mails among people hold instructions too.
 
 /// Bytes of a text that are read.
-const MAX_TEXT_BYTES: usize = 64 * 1024;
+pub(super) const MAX_TEXT_BYTES: usize = 64 * 1024;
 const MAX_SPANS: usize = 512;
 const MAX_SPAN_BYTES: usize = 400;
 
