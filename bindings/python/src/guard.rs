@@ -63,6 +63,7 @@ impl Guard {
             user_task: option(call, "user_task")?,
             tool: option(call, "tool")?,
             args_json: option(call, "args_json")?,
+            ..ToolCall::default()
         };
         self.with_open(py, |guard| guard.check_tool_call(call))
             .map(Case::from)

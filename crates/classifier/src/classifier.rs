@@ -213,7 +213,7 @@ impl Classifier {
             incomplete: read.incomplete || behaviour_cut || is_cut(case.last()),
             known_program: match &case.last().data {
                 // Its process is the agent, not what it asks to run.
-                EventData::ToolCall(_) => true,
+                EventData::ToolCall(_) | EventData::Text(_) => true,
                 _ => is_known_program(&case.last().process.image.exe),
             },
             stages,

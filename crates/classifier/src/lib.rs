@@ -56,4 +56,7 @@ pub use seed::{
     LabelledExec, SHIPPED_TENANT, Seeded, calibration_rows, exec_case, rendering_hash, seed_memory,
     shipped_data_hash, shipped_precedents,
 };
-pub use texts::{FittedTexts, TextCalibration, TextClassifier, TextFitRow, TextWeights, fit_texts};
+pub use texts::{
+    FittedTexts, TextCalibration, TextClassifier, TextFitRow, TextWeights, fit_texts,
+    may_run_command, more_severe,
+};

@@ -4,7 +4,9 @@
 //! first, one field a line, then its surroundings. Everything of others is
 //! quoted, so a line of this text always begins with a field name of ours.
 
-use inwarden_types::{Ancestor, Case, Event, EventData, Image, Process, ToolCall};
+use inwarden_types::{
+    AgentText, Ancestor, Case, Event, EventData, Image, Process, TextGiver, ToolCall,
+};
 
 use crate::quote::{quote_or_cut, quote_untrusted};
 
@@ -73,6 +75,7 @@ impl Behaviour {
 fn behaviour_lines(event: &Event) -> Behaviour {
     let mut behaviour = match &event.data {
         EventData::ToolCall(call) => return tool_call_lines(call),
+        EventData::Text(text) => return text_lines(text),
         EventData::Exec => image_lines("exec", &event.process.image),
         EventData::Fork => image_lines("fork of", &event.process.image),
         EventData::Exit(status) => {
@@ -166,20 +169,36 @@ fn tool_call_lines(call: &ToolCall) -> Behaviour {
     let mut behaviour = Behaviour::default();
     behaviour.push("tool call", &call.tool, MAX_PATH_BYTES);
     behaviour.push("arguments", &call.args_json, MAX_SCRIPT_BYTES);
-    // What was asked for is not what is done: shortening it hides no behaviour.
-    if let Some(task) = &call.user_task {
-        behaviour.lines.push(format!(
-            "user asked: {}",
-            quote_untrusted(task, MAX_TASK_BYTES)
-        ));
-    }
-    if let Some(role) = &call.role {
-        behaviour.lines.push(format!(
-            "agent role: {}",
-            quote_untrusted(role, MAX_NAME_BYTES)
-        ));
-    }
+    agent_lines(&mut behaviour, call.user_task.as_ref(), call.role.as_ref());
     behaviour
+}
+
+fn text_lines(text: &AgentText) -> Behaviour {
+    let mut behaviour = Behaviour::default();
+    let field = match text.given_by {
+        TextGiver::User => "text of a user",
+        TextGiver::Tool => "text of a tool",
+    };
+    behaviour.push(field, &text.text, MAX_SCRIPT_BYTES);
+    if let Some(tool) = &text.tool {
+        behaviour.push("tool", tool, MAX_PATH_BYTES);
+    }
+    agent_lines(&mut behaviour, text.user_task.as_ref(), text.role.as_ref());
+    behaviour
+}
+
+/// What was asked for is not what is done: shortening it hides no behaviour.
+fn agent_lines(behaviour: &mut Behaviour, user_task: Option<&String>, role: Option<&String>) {
+    let mut push = |field: &str, text: &str, max_bytes: usize| {
+        let quoted = quote_untrusted(text, max_bytes);
+        behaviour.lines.push(format!("{field}: {quoted}"));
+    };
+    if let Some(task) = user_task {
+        push("user asked", task, MAX_TASK_BYTES);
+    }
+    if let Some(role) = role {
+        push("agent role", role, MAX_NAME_BYTES);
+    }
 }
 
 fn ancestor_name(ancestor: &Ancestor) -> String {

@@ -6,11 +6,11 @@
 use std::{env, path::PathBuf, sync::Arc, time::Duration};
 
 use inwarden_classifier::{
-    Classifier, ClassifierConfig, HeadUse, Judge, Parts, Prompt, Question, QwenJudge, exec_case,
-    render_case,
+    CallText, Classifier, ClassifierConfig, HeadUse, Judge, Parts, PastCall, Prompt, Question,
+    QwenJudge, exec_case, render_call, render_case, render_text,
 };
 use inwarden_inference::{LoadOptions, Qwen2, Scheduler, SchedulerConfig};
-use inwarden_types::SettledBy;
+use inwarden_types::{SettledBy, ToolCall};
 
 const MODEL_ID: &str = "qwen2.5-coder-0.5b-instruct-q4_k_m";
 
@@ -47,6 +47,27 @@ fn chat_markup_stays_text_and_the_verdict_keeps_its_form() {
             .all(|token| !model.tokenizer().is_added(*token))
     );
     assert_eq!(model.tokenizer().decode(&tokens), text);
+    let past = PastCall {
+        tool: hostile.to_owned(),
+        args_json: hostile.to_owned(),
+        output: hostile.to_owned(),
+    };
+    let call = CallText::of(&ToolCall {
+        user_task: Some(hostile.to_owned()),
+        tool: hostile.to_owned(),
+        args_json: hostile.to_owned(),
+        history: vec![past; 3],
+        ..ToolCall::default()
+    });
+    for text in [
+        render_call(&call),
+        render_text(hostile, Some(hostile), Some(hostile)),
+    ] {
+        assert!(text.contains(hostile));
+        let tokens = model.tokenizer().encode_text(&text).unwrap();
+        let mut tokens = tokens.iter();
+        assert!(tokens.all(|token| !model.tokenizer().is_added(*token)));
+    }
 
     let scheduler = Scheduler::start(model, SchedulerConfig::default()).unwrap();
     let prompt = Prompt::shipped();
@@ -64,6 +85,9 @@ fn chat_markup_stays_text_and_the_verdict_keeps_its_form() {
     let first = judge.judge(&text).unwrap();
     assert!(first.log_odds.is_finite());
     assert_eq!(judge.judge(&text).unwrap(), first);
+    let together = judge.judge_all(&[long.clone(), text.clone(), text.clone()]);
+    assert_eq!(together[0], judge.judge(&long));
+    assert_eq!(together[1..], [Ok(first), Ok(first)]);
 
     let parts = Parts {
         judge: Some(Arc::new(judge)),

@@ -2,14 +2,14 @@
 
 use inwarden_types::{
     Ancestor, Argv, BootTime, CgroupId, Event, EventData, EventId, EventKind, ExitStatus, Gid,
-    Image, Losses, NamespaceInode, Process, ProcessKey, ToolCall, Uid, WallTime,
+    Image, Losses, NamespaceInode, Process, ProcessKey, Uid, WallTime,
 };
 
 use crate::FeedError;
+use crate::agent::AgentFields;
 use crate::json::Cursor;
 use crate::values::{
-    boolean, event_id, expect, kind, need, process_key, raw_args, text, u8_number, u32_number,
-    u64_number,
+    boolean, event_id, expect, kind, need, process_key, text, u8_number, u32_number, u64_number,
 };
 
 /// The value of `schema` in every event line this crate writes.
@@ -22,6 +22,8 @@ pub const MAX_ARGS: usize = 16_384;
 pub const MAX_DEPTH: usize = 64;
 /// More ancestors than this are refused.
 pub const MAX_ANCESTORS: usize = 8;
+/// More earlier calls than this in one `history` are refused.
+pub const MAX_PAST_CALLS: usize = 64;
 /// A longer `id` is refused.
 pub const MAX_ID_BYTES: usize = 1024;
 
@@ -41,7 +43,7 @@ pub struct DecodedEvent {
 /// |---|---|---|
 /// | `schema` | `"inwarden.event/1"` | taken as that |
 /// | `id` | a string, or an integer, whose digits become the string; or the object `{"process","kind","at_ns","sequence"}` of a sensor's event | error |
-/// | `kind` | `fork`, `exec`, `exit`, `loss`, `tool_call` | `tool_call` if there is a `tool`, else `exec` |
+/// | `kind` | `fork`, `exec`, `exit`, `loss`, `tool_call`, `text` | `text` if there is a `text` and neither `args` nor `argv`, else `tool_call` if there is a `tool`, else `exec` |
 /// | `at_ns`, `wall_ns` | boot time and Unix time in nanoseconds | unknown |
 /// | `key`, `parent_key` | process keys: boot id, tgid and `start_boottime` in nanoseconds, joined by `:` | unknown |
 /// | `uid`, `gid`, `cgroup_id`, `mount_ns`, `pid_ns`, `net_ns` | integers | unknown |
@@ -56,6 +58,9 @@ pub struct DecodedEvent {
 /// | `loss` | `{"seen","emitted","dropped","filtered","read","undecodable"}` | error for `loss` |
 /// | `tool` | the tool's name | error for `tool_call` |
 /// | `args` | its arguments, an object, kept byte for byte; or as one string in `args_text` | `{}` |
+/// | `history` | array, oldest first, of a tool call's earlier ones: objects with `tool`, `args` or `args_text`, and `output`, a string, or another value, whose text counts | none |
+/// | `text` | what an agent is about to read | error for `text` |
+/// | `given_by` | who gave the text: `user` or `tool` | `tool` if there is a `tool`, else `user` |
 /// | `agent`, `role` (or `agent_role`), `user_task` | strings | empty, none, none |
 ///
 /// `null` counts as absent. Other fields are passed over and counted.
@@ -127,17 +132,8 @@ struct Fields {
     ancestors: Option<Vec<Ancestor>>,
     exit: Option<ExitStatus>,
     loss: Option<Losses>,
-    call: CallFields,
+    agent: AgentFields,
     ignored: u64,
-}
-
-#[derive(Default)]
-struct CallFields {
-    agent: Option<String>,
-    role: Option<String>,
-    user_task: Option<String>,
-    tool: Option<String>,
-    args_json: Option<String>,
 }
 
 impl Fields {
@@ -161,7 +157,7 @@ impl Fields {
             "exit" => self.exit = exit_status(cursor, &mut self.ignored)?,
             "loss" => self.loss = losses(cursor, &mut self.ignored)?,
             _ if self.image.read(cursor, name)? => {}
-            _ if self.call.read(cursor, name)? => {}
+            _ if self.agent.read(cursor, name, &mut self.ignored)? => {}
             _ => {
                 cursor.skip_value()?;
                 self.ignored += 1;
@@ -172,10 +168,7 @@ impl Fields {
 
     fn into_event(mut self) -> Result<DecodedEvent, FeedError> {
         let id = need(self.id.take(), "id")?;
-        let implied = match self.call.tool {
-            Some(_) => EventKind::ToolCall,
-            None => EventKind::Exec,
-        };
+        let implied = self.agent.implied_kind(self.image.args.is_some());
         let kind = self.kind.unwrap_or(implied);
         if kind == EventKind::Exec && self.image.args.is_none() {
             return Err(FeedError::MissingField { field: "argv" });
@@ -216,7 +209,8 @@ impl Fields {
             EventKind::Exec => Ok(EventData::Exec),
             EventKind::Exit => need(self.exit.take(), "exit").map(EventData::Exit),
             EventKind::Loss => need(self.loss.take(), "loss").map(EventData::Loss),
-            EventKind::ToolCall => self.call.take().map(EventData::ToolCall),
+            EventKind::ToolCall => self.agent.take_call().map(EventData::ToolCall),
+            EventKind::Text => self.agent.take_text().map(EventData::Text),
             // A kind of a later version of `types`; `kind` yields none of them.
             _ => Err(FeedError::MissingField { field: "kind" }),
         }
@@ -224,52 +218,12 @@ impl Fields {
 
     /// How many known fields do not belong to the event.
     fn leftovers(&self) -> u64 {
-        let call = &self.call;
         let left = [
             self.exit.is_some(),
             self.loss.is_some(),
-            call.agent.is_some(),
-            call.role.is_some(),
-            call.user_task.is_some(),
-            call.tool.is_some(),
-            call.args_json.is_some(),
             self.parent.is_some() && self.ancestors.is_some(),
         ];
-        left.into_iter().map(u64::from).sum()
-    }
-}
-
-impl CallFields {
-    /// Reads the field if it is one of a tool call.
-    fn read(&mut self, cursor: &mut Cursor<'_>, name: &str) -> Result<bool, FeedError> {
-        match name {
-            "agent" => self.agent = text(cursor, "agent")?,
-            "role" | "agent_role" if self.role.is_some() => {
-                let offset = cursor.offset();
-                return Err(FeedError::DuplicateField { offset });
-            }
-            "role" | "agent_role" => self.role = text(cursor, "role")?,
-            "user_task" => self.user_task = text(cursor, "user_task")?,
-            "tool" => self.tool = text(cursor, "tool")?,
-            "args" | "args_text" if self.args_json.is_some() => {
-                let offset = cursor.offset();
-                return Err(FeedError::DuplicateField { offset });
-            }
-            "args" => self.args_json = raw_args(cursor)?,
-            "args_text" => self.args_json = text(cursor, "args_text")?,
-            _ => return Ok(false),
-        }
-        Ok(true)
-    }
-
-    fn take(&mut self) -> Result<ToolCall, FeedError> {
-        Ok(ToolCall {
-            tool: need(self.tool.take(), "tool")?,
-            agent: self.agent.take().unwrap_or_default(),
-            role: self.role.take(),
-            user_task: self.user_task.take(),
-            args_json: self.args_json.take().unwrap_or_else(|| "{}".to_owned()),
-        })
+        left.into_iter().map(u64::from).sum::<u64>() + self.agent.leftovers()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use inwarden_types::{Event, EventData, EventId, Image, ProcessKey, ToolCall};
+use inwarden_types::{AgentText, Event, EventData, EventId, Image, ProcessKey, ToolCall};
 
 use crate::decode::{EVENT_SCHEMA, MAX_DEPTH};
 use crate::json::{Cursor, push_string};
@@ -74,6 +74,7 @@ fn encode_data(line: &mut Object, data: &EventData) {
             loss.number("undecodable", Some(losses.undecodable));
         }),
         EventData::ToolCall(call) => encode_call(line, call),
+        EventData::Text(text) => encode_text(line, text),
         // Fork and exec have nothing of their own.
         _ => {}
     }
@@ -88,20 +89,40 @@ fn encode_call(line: &mut Object, call: &ToolCall) {
         line.text("user_task", task);
     }
     line.text("tool", &call.tool);
-    if stays_the_same_inside_a_line(&call.args_json) {
-        line.raw("args", &call.args_json);
-    } else {
-        line.text("args_text", &call.args_json);
+    line.args(&call.args_json, MAX_DEPTH - 1);
+    if !call.history.is_empty() {
+        line.array("history", &call.history, |out, past| {
+            let mut object = Object::open(std::mem::take(out));
+            object.text("tool", &past.tool);
+            object.args(&past.args_json, MAX_DEPTH - 3);
+            object.text("output", &past.output);
+            *out = object.close();
+        });
     }
 }
 
+fn encode_text(line: &mut Object, text: &AgentText) {
+    line.filled_text("agent", &text.agent);
+    if let Some(role) = &text.role {
+        line.text("role", role);
+    }
+    if let Some(task) = &text.user_task {
+        line.text("user_task", task);
+    }
+    if let Some(tool) = &text.tool {
+        line.text("tool", tool);
+    }
+    line.text("given_by", text.given_by.name());
+    line.text("text", &text.text);
+}
+
 /// Whether these arguments, put into a line as they are, are read back as they
-/// are.
-fn stays_the_same_inside_a_line(args_json: &str) -> bool {
+/// are; `levels` are left for them.
+fn stays_the_same_inside_a_line(args_json: &str, levels: usize) -> bool {
     if !args_json.starts_with('{') || args_json.contains(char::is_control) {
         return false;
     }
-    let mut cursor = Cursor::new(args_json, MAX_DEPTH - 1);
+    let mut cursor = Cursor::new(args_json, levels);
     cursor.raw_value().is_ok_and(|raw| raw == args_json)
 }
 
@@ -137,6 +158,14 @@ impl Object {
     fn text(&mut self, name: &str, value: &str) {
         self.name(name);
         push_string(&mut self.out, value);
+    }
+
+    fn args(&mut self, args_json: &str, levels: usize) {
+        if stays_the_same_inside_a_line(args_json, levels) {
+            self.raw("args", args_json);
+        } else {
+            self.text("args_text", args_json);
+        }
     }
 
     fn filled_text(&mut self, name: &str, value: &str) {

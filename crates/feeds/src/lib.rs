@@ -33,6 +33,7 @@
 //! # Ok::<(), inwarden_feeds::FeedError>(())
 //! ```
 
+mod agent;
 mod decode;
 mod encode;
 mod error;
@@ -43,7 +44,7 @@ mod values;
 
 pub use decode::{
     DecodedEvent, EVENT_SCHEMA, MAX_ANCESTORS, MAX_ARGS, MAX_DEPTH, MAX_ID_BYTES, MAX_LINE_BYTES,
-    decode_event,
+    MAX_PAST_CALLS, decode_event,
 };
 pub use encode::encode_event;
 pub use error::FeedError;

@@ -74,7 +74,7 @@ pub(crate) fn kind(cursor: &mut Cursor<'_>) -> Result<Option<EventKind>, FeedErr
         Some(kind) => Ok(Some(kind)),
         None => Err(FeedError::WrongType {
             field: "kind",
-            expected: "fork, exec, exit, loss or tool_call",
+            expected: "fork, exec, exit, loss, tool_call or text",
             offset,
         }),
     }
@@ -110,11 +110,14 @@ fn parse_process_key(key: &str) -> Option<ProcessKey> {
 }
 
 /// The text of the object at the cursor.
-pub(crate) fn raw_args(cursor: &mut Cursor<'_>) -> Result<Option<String>, FeedError> {
+pub(crate) fn raw_object(
+    cursor: &mut Cursor<'_>,
+    field: &'static str,
+) -> Result<Option<String>, FeedError> {
     if cursor.null() {
         return Ok(None);
     }
-    expect(cursor, "args", b'{', "an object")?;
+    expect(cursor, field, b'{', "an object")?;
     cursor.raw_value().map(|raw| Some(raw.to_owned()))
 }
 

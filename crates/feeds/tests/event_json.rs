@@ -1,7 +1,7 @@
 //! Which lines are events, and what they come out as.
 
 use inwarden_feeds::{DecodedEvent, FeedError, decode_event, encode_event};
-use inwarden_types::{Argv, Event, EventData, EventId, EventKind, ExitStatus};
+use inwarden_types::{Argv, Event, EventData, EventId, EventKind, ExitStatus, TextGiver};
 
 fn decode(line: &str) -> DecodedEvent {
     decode_event(line.as_bytes()).unwrap_or_else(|error| panic!("{line}: {error}"))
@@ -143,8 +143,110 @@ fn a_tool_call_keeps_its_arguments_byte_for_byte() {
     );
     assert_eq!((call.agent.as_str(), call.tool.as_str()), ("bank", "send"));
     assert_eq!(call.user_task.as_deref(), Some("pay"));
+    assert_eq!(decoded.ignored_fields, 0);
+    assert_eq!(decode(&encode_event(&decoded.event)).event, decoded.event);
+}
+
+#[test]
+fn earlier_calls_are_read_with_what_they_gave() {
+    let decoded = decode(
+        r#"{"id":"t","tool":"send","history":[{"tool":"read","args":{"n": 1},"output":"a\u0000b"},{"tool":"list","args_text":"x","output":[1, 2],"took":3},{"tool":"end"}]}"#,
+    );
+    let EventData::ToolCall(call) = &decoded.event.data else {
+        panic!("{:?}", decoded.event)
+    };
+    let read: Vec<[&str; 3]> = call
+        .history
+        .iter()
+        .map(|past| [&*past.tool, &*past.args_json, &*past.output])
+        .collect();
+    assert_eq!(
+        read,
+        [
+            ["read", r#"{"n": 1}"#, "a\0b"],
+            ["list", "x", "[1, 2]"],
+            ["end", "{}", ""],
+        ]
+    );
     assert_eq!(decoded.ignored_fields, 1);
     assert_eq!(decode(&encode_event(&decoded.event)).event, decoded.event);
+}
+
+#[test]
+fn a_history_is_limited_and_typed() {
+    let line = |history: &str| format!(r#"{{"id":1,"tool":"send","history":{history}}}"#);
+    let calls = |count: usize| {
+        let all = vec![r#"{"tool":"read"}"#; count];
+        line(&format!("[{}]", all.join(",")))
+    };
+    decode(&calls(64));
+    assert!(matches!(
+        error(&calls(65)),
+        FeedError::TooMany {
+            field: "history",
+            limit: 64,
+            ..
+        }
+    ));
+    for (history, field) in [
+        ("{}", "history"),
+        ("[1]", "history"),
+        (r#"[{"tool":1}]"#, "history.tool"),
+    ] {
+        let found = error(&line(history));
+        assert!(
+            matches!(found, FeedError::WrongType { field: of, .. } if of == field),
+            "{history}: {found}"
+        );
+    }
+    assert!(matches!(
+        error(&line("[{}]")),
+        FeedError::MissingField {
+            field: "history.tool"
+        }
+    ));
+}
+
+#[test]
+fn a_text_is_given_by_a_user_or_a_tool() {
+    let text = |line: &str| match decode(line).event.data {
+        EventData::Text(text) => text,
+        other => panic!("{other:?}"),
+    };
+    let given = text(
+        r#"{"id":1,"kind":"text","text":"hello\u0000","agent":"a","role":"r","user_task":"sum up","tool":"read_mail"}"#,
+    );
+    assert_eq!((&*given.text, given.given_by), ("hello\0", TextGiver::Tool));
+    assert_eq!(given.user_task.as_deref(), Some("sum up"));
+    assert_eq!(given.tool.as_deref(), Some("read_mail"));
+    assert_eq!((&*given.agent, given.role.as_deref()), ("a", Some("r")));
+    assert_eq!(text(r#"{"id":1,"text":"x"}"#).given_by, TextGiver::User);
+    assert_eq!(
+        text(r#"{"id":1,"text":"x","given_by":"tool"}"#).given_by,
+        TextGiver::Tool
+    );
+    assert!(matches!(
+        error(r#"{"id":1,"text":"x","given_by":"page"}"#),
+        FeedError::WrongType {
+            field: "given_by",
+            ..
+        }
+    ));
+    assert!(matches!(
+        error(r#"{"id":1,"kind":"text"}"#),
+        FeedError::MissingField { field: "text" }
+    ));
+    // Lines that were another event before stay that event.
+    for (line, kind) in [
+        (
+            r#"{"id":1,"tool":"send","args":{},"text":"x"}"#,
+            EventKind::ToolCall,
+        ),
+        (r#"{"id":1,"argv":["id"],"text":"x"}"#, EventKind::Exec),
+    ] {
+        let decoded = decode(line);
+        assert_eq!((decoded.event.kind(), decoded.ignored_fields), (kind, 1));
+    }
 }
 
 #[test]
@@ -243,7 +345,7 @@ fn errors_say_what_where_and_which_limit() {
     );
     check_message(
         r#"{"id":1,"kind":"ptrace"}"#,
-        "field `kind` at byte 15 must be fork, exec, exit, loss or tool_call",
+        "field `kind` at byte 15 must be fork, exec, exit, loss, tool_call or text",
     );
     check_message(
         r#"{"id":1,"kind":"exit","exit":{"signal":9}}"#,

@@ -4,8 +4,9 @@ use inwarden_feeds::{
     RecordingHeader, RecordingReader, RecordingWriter, decode_event, encode_event,
 };
 use inwarden_types::{
-    Ancestor, Argv, BootId, BootTime, CgroupId, Event, EventData, EventId, EventKind, ExitStatus,
-    Gid, Image, Losses, NamespaceInode, Process, ProcessKey, Tgid, ToolCall, Uid, WallTime,
+    AgentText, Ancestor, Argv, BootId, BootTime, CgroupId, Event, EventData, EventId, EventKind,
+    ExitStatus, Gid, Image, Losses, NamespaceInode, PastCall, Process, ProcessKey, TextGiver, Tgid,
+    ToolCall, Uid, WallTime,
 };
 
 /// SplitMix64 (Steele, Lea, Flood 2014): small, and the same everywhere.
@@ -117,7 +118,7 @@ impl Random {
     }
 
     fn data(&mut self) -> EventData {
-        match self.below(5) {
+        match self.below(6) {
             0 => EventData::Fork,
             1 => EventData::Exec,
             2 => EventData::Exit(ExitStatus {
@@ -133,23 +134,42 @@ impl Random {
                 read: self.u64(),
                 undecodable: self.u64(),
             }),
+            4 => EventData::Text(AgentText {
+                agent: self.text(),
+                role: self.maybe(Self::text),
+                given_by: match self.flip() {
+                    true => TextGiver::User,
+                    false => TextGiver::Tool,
+                },
+                text: self.text(),
+                user_task: self.maybe(Self::text),
+                tool: self.maybe(Self::text),
+            }),
             _ => EventData::ToolCall(ToolCall {
                 agent: self.text(),
                 role: self.maybe(Self::text),
                 user_task: self.maybe(Self::text),
                 tool: self.text(),
                 args_json: self.args_json(),
+                history: (0..self.below(3))
+                    .map(|_| PastCall {
+                        tool: self.text(),
+                        args_json: self.args_json(),
+                        output: self.text(),
+                    })
+                    .collect(),
             }),
         }
     }
 
     fn id(&mut self) -> EventId {
-        const KINDS: [EventKind; 5] = [
+        const KINDS: [EventKind; 6] = [
             EventKind::Fork,
             EventKind::Exec,
             EventKind::Exit,
             EventKind::Loss,
             EventKind::ToolCall,
+            EventKind::Text,
         ];
         let observed = EventId::Observed {
             process: self.key(),

@@ -1,6 +1,6 @@
 //! What happened.
 
-use crate::{Ancestor, BootTime, EventId, Process, ToolCall, WallTime};
+use crate::{AgentText, Ancestor, BootTime, EventId, Process, ToolCall, WallTime};
 
 /// One observed fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,7 @@ impl Event {
             EventData::Exit(_) => EventKind::Exit,
             EventData::Loss(_) => EventKind::Loss,
             EventData::ToolCall(_) => EventKind::ToolCall,
+            EventData::Text(_) => EventKind::Text,
         }
     }
 }
@@ -47,6 +48,8 @@ pub enum EventData {
     Loss(Losses),
     /// An agent asks to call a tool.
     ToolCall(ToolCall),
+    /// An agent is about to read a text.
+    Text(AgentText),
 }
 
 /// The kind of an event, without its data.
@@ -63,10 +66,13 @@ pub enum EventKind {
     Loss,
     /// See [`EventData::ToolCall`].
     ToolCall,
+    /// See [`EventData::Text`].
+    Text,
 }
 
 impl EventKind {
-    /// The name used in ids and files: `fork`, `exec`, `exit`, `loss`, `tool_call`.
+    /// The name used in ids and files: `fork`, `exec`, `exit`, `loss`, `tool_call`,
+    /// `text`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -75,6 +81,7 @@ impl EventKind {
             Self::Exit => "exit",
             Self::Loss => "loss",
             Self::ToolCall => "tool_call",
+            Self::Text => "text",
         }
     }
 
@@ -87,6 +94,7 @@ impl EventKind {
             Self::Exit,
             Self::Loss,
             Self::ToolCall,
+            Self::Text,
         ]
         .into_iter()
         .find(|kind| kind.name() == name)

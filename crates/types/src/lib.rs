@@ -9,10 +9,11 @@
 //! (`inwarden-feeds`, the bindings).
 //!
 //! Values here can hold command lines, which can hold secrets. The `Debug`
-//! output of [`Argv`] and [`ToolCall`] is therefore redacted: it shows lengths,
-//! never content.
+//! output of [`Argv`], [`ToolCall`], [`PastCall`] and [`AgentText`] is therefore
+//! redacted: it shows lengths, never content.
 
 mod action;
+mod agent_text;
 mod case;
 mod decision;
 mod event;
@@ -26,6 +27,7 @@ mod tool_call;
 mod verdict;
 
 pub use action::{ActionOutcome, ActionReport, ProcessOutcome, RefusedReason};
+pub use agent_text::{AgentText, TextGiver};
 pub use case::{Case, EmptyCase};
 pub use decision::{Action, Decision, DecisionReason, Mode, PolicyId};
 pub use event::{Event, EventData, EventKind, ExitStatus, Losses};
@@ -38,7 +40,7 @@ pub use provenance::{Provenance, SourceKind};
 pub use scope::Scope;
 pub use score::{RawScore, Score, ScoreOutOfRange};
 pub use time::{BootTime, WallTime};
-pub use tool_call::ToolCall;
+pub use tool_call::{PastCall, ToolCall};
 pub use verdict::{
     Evidence, Label, SettledBy, Stage, StageTimes, Technique, UndeterminedReason, Verdict,
 };

@@ -17,6 +17,21 @@ pub struct ToolCall {
     pub tool: String,
     /// The arguments as one JSON object.
     pub args_json: String,
+    /// The calls it made before while it worked on the task, in order.
+    pub history: Vec<PastCall>,
+}
+
+/// A call that an agent made, and what came back.
+///
+/// The output is untrusted: whoever wrote what the tool read may speak through it.
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
+pub struct PastCall {
+    /// The tool's name.
+    pub tool: String,
+    /// The arguments as one JSON object.
+    pub args_json: String,
+    /// What the tool gave.
+    pub output: String,
 }
 
 impl fmt::Debug for ToolCall {
@@ -25,6 +40,17 @@ impl fmt::Debug for ToolCall {
             .field("agent", &self.agent)
             .field("tool", &self.tool)
             .field("args_bytes", &self.args_json.len())
+            .field("past_calls", &self.history.len())
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PastCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PastCall")
+            .field("tool", &self.tool)
+            .field("args_bytes", &self.args_json.len())
+            .field("output_bytes", &self.output.len())
+            .finish()
     }
 }

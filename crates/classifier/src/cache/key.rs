@@ -72,16 +72,28 @@ pub(crate) fn behaviour_key(parts: &KeyParts<'_>) -> CacheKey {
         put(&ancestor.image.comm);
         put(ancestor.image.argv.args.first().map_or("", String::as_str));
     }
-    if let EventData::ToolCall(call) = &event.data {
-        // Every letter of what an agent asks for may decide.
-        for text in [&call.agent, &call.tool, &call.args_json] {
-            put(text);
+    // Every letter of what an agent asks for or reads may decide. What came before
+    // a call is not read here: whoever reads it has a key of its own.
+    match &event.data {
+        EventData::ToolCall(call) => {
+            for text in [&call.agent, &call.tool, &call.args_json] {
+                put(text);
+            }
+            put(call.role.as_deref().unwrap_or(""));
+            put(call.user_task.as_deref().unwrap_or(""));
+            put(parts.text);
         }
-        put(call.role.as_deref().unwrap_or(""));
-        put(call.user_task.as_deref().unwrap_or(""));
-        put(parts.text);
-    } else {
-        put(&canonical(parts.text, noise));
+        EventData::Text(text) => {
+            for part in [&text.agent, &text.text] {
+                put(part);
+            }
+            put(text.given_by.name());
+            put(text.role.as_deref().unwrap_or(""));
+            put(text.user_task.as_deref().unwrap_or(""));
+            put(text.tool.as_deref().unwrap_or(""));
+            put(parts.text);
+        }
+        _ => put(&canonical(parts.text, noise)),
     }
     let mut fields: Vec<&(&str, String)> = parts.fields.iter().collect();
     fields.sort();
@@ -276,7 +288,9 @@ fn random_at(rest: &[u8]) -> Option<(usize, &'static str)> {
 
 #[cfg(test)]
 mod tests {
-    use inwarden_types::{Ancestor, Argv, Event, EventId, Image, Process, ToolCall, Uid};
+    use inwarden_types::{
+        AgentText, Ancestor, Argv, Event, EventId, Image, Process, TextGiver, ToolCall, Uid,
+    };
 
     use super::*;
 
@@ -453,6 +467,25 @@ mod tests {
         assert_ne!(known, parts(&[1; 32], Some(2), &[]));
         assert_ne!(known, parts(&[1; 32], None, &[]));
         assert_ne!(known, parts(&[1; 32], Some(1), &["read a secret"]));
+    }
+
+    #[test]
+    fn of_a_text_every_letter_counts() {
+        let key = |data: EventData| {
+            let mut event = case(&[]).last().clone();
+            event.data = data;
+            key_of(&Case::of(event))
+        };
+        let text = |middle: &str, given_by| {
+            EventData::Text(AgentText {
+                text: format!("{} {middle} {}", "x".repeat(2_000), "y".repeat(2_000)),
+                given_by,
+                ..AgentText::default()
+            })
+        };
+        let known = key(text("2026-11-22", TextGiver::Tool));
+        assert_ne!(known, key(text("2026-11-23", TextGiver::Tool)));
+        assert_ne!(known, key(text("2026-11-22", TextGiver::User)));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 mod calibration;
 mod columns;
+mod join;
 mod provenance;
 mod spans;
 
@@ -30,6 +31,7 @@ pub use calibration::{FittedTexts, TextCalibration, TextFitRow, TextWeights, fit
 
 pub(crate) use self::columns::{Columns, call_columns, text_columns};
 use self::columns::{call_columns_or_cut, renderings, summary};
+pub use self::join::{may_run_command, more_severe};
 use crate::{
     ClassifierError, Counters, Judge, JudgeError,
     cache::{CacheKey, RecentCache},
