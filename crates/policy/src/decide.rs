@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeSet, fmt};
 
+use cedar_policy::EntityUid;
 use inwarden_types::{Action, Decision, DecisionReason, Mode, PolicyId};
 
 use crate::{
-    CallQuery, EntitySource, PolicyError, PolicySource, ResponseQuery,
+    CallQuery, EntitySource, PolicyError, PolicySource, ResponseQuery, TextQuery,
     authorize::{Answer, Authority, Session},
     load,
     query::{self, Question, Unaskable},
@@ -37,7 +38,7 @@ impl Policy {
     /// They alert on malicious cases and on undetermined ones of at least 5,000
     /// basis points; kill the decided process when the case is malicious with at
     /// least 9,000; never kill what is undetermined or protected; let a tool call
-    /// through only when it was judged benign. Nobody may deny, quarantine,
+    /// through, and a text be read, only when it was judged benign. Nobody may deny, quarantine,
     /// release, or kill an ancestor, until a policy of yours permits it.
     ///
     /// # Errors
@@ -132,9 +133,27 @@ impl Policy {
     /// Denied unless a policy permits it; denied if any policy fails.
     #[must_use]
     pub fn decide_call(&self, query: &CallQuery<'_>) -> Decision {
-        let answer = Question::of_call(query)
+        let question = Question::of_call(query);
+        self.decide_passage(question, &query::call_action(), query.mode)
+    }
+
+    /// Rules about a text that an agent is about to read: [`Action::Allow`] or
+    /// [`Action::Deny`], as about a call.
+    #[must_use]
+    pub fn decide_text(&self, query: &TextQuery<'_>) -> Decision {
+        let question = Question::of_text(query);
+        self.decide_passage(question, &query::text_action(), query.mode)
+    }
+
+    fn decide_passage(
+        &self,
+        question: Result<Question, Unaskable>,
+        cedar_action: &EntityUid,
+        mode: Mode,
+    ) -> Decision {
+        let answer = question
             .and_then(|question| self.authority.session(question))
-            .and_then(|session| session.ask(&query::call_action()));
+            .and_then(|session| session.ask(cedar_action));
         let (action, reason, policies) = match answer {
             Ok(answer) if !answer.failed.is_empty() => {
                 let (reason, failed) = evaluation_failed(answer.failed);
@@ -154,7 +173,7 @@ impl Policy {
                 (Action::Deny, reason, BTreeSet::new())
             }
         };
-        decision(action, query.mode, reason, policies)
+        decision(action, mode, reason, policies)
     }
 }
 

@@ -55,4 +55,4 @@ mod query;
 pub use decide::Policy;
 pub use error::PolicyError;
 pub use load::{EntitySource, PolicySource, SCHEMA};
-pub use query::{CallQuery, Counters, ResponseQuery, Target};
+pub use query::{CallQuery, Counters, ResponseQuery, Target, TextQuery};

@@ -57,6 +57,7 @@ pub(crate) fn builtin_sources() -> Vec<PolicySource> {
             include_str!("defaults/response.cedar"),
         ),
         ("builtin/calls.cedar", include_str!("defaults/calls.cedar")),
+        ("builtin/texts.cedar", include_str!("defaults/texts.cedar")),
     ]
     .map(|(name, text)| PolicySource {
         name: name.to_owned(),

@@ -9,7 +9,7 @@
 
 use cedar_policy::{Context, EntityId, EntityTypeName, EntityUid, RestrictedExpression};
 
-use inwarden_types::{Action, Event, EventData, Mode, ToolCall, Verdict};
+use inwarden_types::{Action, AgentText, Event, EventData, Mode, TextGiver, ToolCall, Verdict};
 
 /// The longest text of a case that policies see, in bytes: Linux's `PATH_MAX`.
 const MAX_TEXT_BYTES: usize = 4_096;
@@ -80,6 +80,17 @@ pub struct CallQuery<'a> {
     pub mode: Mode,
 }
 
+/// Asks whether an agent may read a text.
+#[derive(Clone, Copy, Debug)]
+pub struct TextQuery<'a> {
+    /// The text.
+    pub text: &'a AgentText,
+    /// What the classifier believes; `None` if nothing judged the text.
+    pub verdict: Option<&'a Verdict>,
+    /// Whether decisions are carried out.
+    pub mode: Mode,
+}
+
 /// Why a query cannot be put to Cedar, in fixed words without text of the case.
 pub(crate) type Unaskable = String;
 
@@ -100,7 +111,8 @@ impl Question {
             .map_or_else(|| "unknown".to_owned(), |id| format!("cgroup:{id}"));
         let workload = entity("Workload", "workload", &workload)?;
         let (principal, claimed_role) = match &query.event.data {
-            EventData::ToolCall(call) => agent(call)?,
+            EventData::ToolCall(call) => agent(&call.agent, call.role.as_deref())?,
+            EventData::Text(text) => agent(&text.agent, text.role.as_deref())?,
             _ => (workload.clone(), None),
         };
         let mut pairs = verdict_pairs(query.verdict)?;
@@ -125,19 +137,28 @@ impl Question {
     }
 
     pub(crate) fn of_call(query: &CallQuery<'_>) -> Result<Self, Unaskable> {
-        let (principal, claimed_role) = agent(query.call)?;
-        let mut pairs = match query.verdict {
-            Some(verdict) => verdict_pairs(verdict)?,
-            None => Vec::new(),
-        };
-        pairs.push((
-            "judged",
-            RestrictedExpression::new_bool(query.verdict.is_some()),
-        ));
+        let (principal, claimed_role) = agent(&query.call.agent, query.call.role.as_deref())?;
         Ok(Self {
             principal,
             resource: entity("Tool", "tool name", &query.call.tool)?,
-            context: context(pairs)?,
+            context: call_context(query.verdict)?,
+            claimed_role,
+        })
+    }
+
+    pub(crate) fn of_text(query: &TextQuery<'_>) -> Result<Self, Unaskable> {
+        let text = query.text;
+        let (principal, claimed_role) = agent(&text.agent, text.role.as_deref())?;
+        Ok(Self {
+            principal,
+            resource: match text.given_by {
+                TextGiver::User => uid("User", "user"),
+                TextGiver::Tool => {
+                    let tool = text.tool.as_deref().unwrap_or_default();
+                    entity("Tool", "tool name", tool)?
+                }
+            },
+            context: call_context(query.verdict)?,
             claimed_role,
         })
     }
@@ -160,13 +181,22 @@ pub(crate) fn call_action() -> EntityUid {
     uid("Action", "call_tool")
 }
 
-fn agent(call: &ToolCall) -> Result<(EntityUid, Option<EntityUid>), Unaskable> {
-    let role = call
-        .role
-        .as_deref()
-        .map(|role| entity("Role", "role", role))
-        .transpose()?;
-    Ok((entity("Agent", "agent id", &call.agent)?, role))
+/// The Cedar action of a text that an agent is about to read.
+pub(crate) fn text_action() -> EntityUid {
+    uid("Action", "read_text")
+}
+
+fn agent(id: &str, role: Option<&str>) -> Result<(EntityUid, Option<EntityUid>), Unaskable> {
+    let role = role.map(|role| entity("Role", "role", role)).transpose()?;
+    Ok((entity("Agent", "agent id", id)?, role))
+}
+
+/// The facts about a call or a text.
+fn call_context(verdict: Option<&Verdict>) -> Result<Context, Unaskable> {
+    let mut pairs = verdict.map_or_else(|| Ok(Vec::new()), verdict_pairs)?;
+    let judged = RestrictedExpression::new_bool(verdict.is_some());
+    pairs.push(("judged", judged));
+    context(pairs)
 }
 
 type Pair = (&'static str, RestrictedExpression);

@@ -6,11 +6,11 @@
 )]
 
 use inwarden_policy::{
-    CallQuery, Counters, EntitySource, Policy, PolicySource, ResponseQuery, Target,
+    CallQuery, Counters, EntitySource, Policy, PolicySource, ResponseQuery, Target, TextQuery,
 };
 use inwarden_types::{
-    Action, CgroupId, Decision, DecisionReason, Event, EventData, EventId, Image, Label, Mode,
-    Process, Score, SettledBy, StageTimes, Technique, ToolCall, Uid, Verdict,
+    Action, AgentText, CgroupId, Decision, DecisionReason, Event, EventData, EventId, Image, Label,
+    Mode, Process, Score, SettledBy, StageTimes, Technique, TextGiver, ToolCall, Uid, Verdict,
 };
 
 fn verdict(label: Label, score: f64) -> Verdict {
@@ -605,4 +605,65 @@ fn adding_a_forbid_never_allows_more_and_answers_repeat() {
         }
     }
     assert!(weaker > 50, "the forbids did nothing: {weaker}");
+}
+
+fn decide_text(policy: &Policy, text: &AgentText, label: Option<Label>) -> Decision {
+    let verdict = label.map(|label| verdict(label, 0.5));
+    policy.decide_text(&TextQuery {
+        text,
+        verdict: verdict.as_ref(),
+        mode: Mode::Enforce,
+    })
+}
+
+#[test]
+fn a_text_is_read_only_if_judged_benign() {
+    let policy = Policy::builtin().unwrap();
+    for given_by in [TextGiver::User, TextGiver::Tool] {
+        let text = AgentText {
+            agent: "a1".into(),
+            given_by,
+            ..AgentText::default()
+        };
+        let action = |label| decide_text(&policy, &text, label).action;
+        assert_eq!(action(Some(Label::Benign)), Action::Allow);
+        assert_eq!(action(Some(Label::Undetermined)), Action::Deny);
+        assert_eq!(action(Some(Label::Malicious)), Action::Deny);
+        assert_eq!(action(None), Action::Deny);
+    }
+}
+
+#[test]
+fn policies_tell_who_gave_a_text_and_who_reads_it() {
+    let policy = with(
+        "@id(\"trusted-tool\") permit (principal in Role::\"reader\", action == Action::\"read_text\",
+         resource == Tool::\"clock\");
+         @id(\"users\") permit (principal, action == Action::\"read_text\", resource == User::\"user\");",
+    );
+    let text = |role: &str, given_by, tool: Option<&str>| AgentText {
+        agent: "a1".into(),
+        role: Some(role.into()),
+        given_by,
+        tool: tool.map(Into::into),
+        ..AgentText::default()
+    };
+    let undetermined = Some(Label::Undetermined);
+    for (text, expected) in [
+        (
+            text("reader", TextGiver::Tool, Some("clock")),
+            Action::Allow,
+        ),
+        (text("writer", TextGiver::Tool, Some("clock")), Action::Deny),
+        (text("reader", TextGiver::Tool, Some("mail")), Action::Deny),
+        (text("reader", TextGiver::Tool, None), Action::Deny),
+        (text("writer", TextGiver::User, None), Action::Allow),
+    ] {
+        let decision = decide_text(&policy, &text, undetermined);
+        assert_eq!(decision.action, expected, "{text:?}");
+    }
+    let long = text("reader", TextGiver::Tool, Some(&"x".repeat(5_000)));
+    assert!(matches!(
+        decide_text(&policy, &long, Some(Label::Benign)).reason,
+        DecisionReason::EvaluationFailed { .. }
+    ));
 }

@@ -41,7 +41,9 @@ fn the_shipped_policies_load_and_have_sorted_ids() {
             "never-call-malicious",
             "never-kill-protected",
             "never-kill-undetermined",
+            "never-read-malicious",
             "only-alert-outside-scope",
+            "text-benign",
         ]
     );
 }
