@@ -117,6 +117,11 @@ fn subject(event: &Event) -> String {
     if let EventData::ToolCall(call) = &event.data {
         return command(&[call.agent.clone(), call.tool.clone()]);
     }
+    if let EventData::Text(text) = &event.data {
+        let giver = text.tool.clone();
+        let giver = giver.unwrap_or_else(|| text.given_by.name().to_owned());
+        return command(&[text.agent.clone(), giver]);
+    }
     let mut text = command(&event.process.image.argv.args);
     for ancestor in event.ancestors.iter().take(SHOWN_ANCESTORS) {
         let comm = command(std::slice::from_ref(&ancestor.image.comm));

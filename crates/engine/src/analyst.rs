@@ -4,16 +4,18 @@ use std::{path::PathBuf, sync::Arc};
 
 use inwarden_classifier::{
     Calibration, Classifier, ClassifierConfig, HeadUse, Judge, Parts, Question, RuleSet,
+    TextCalibration,
 };
 use inwarden_inference::{Fingerprint, LoadOptions, Qwen2, Scheduler, SchedulerConfig};
 use inwarden_models::{ModelCache, Sha256};
-use inwarden_policy::{CallQuery, Policy, PolicySource, ResponseQuery, Target};
+use inwarden_policy::{CallQuery, Policy, PolicySource, ResponseQuery, Target, TextQuery};
 use inwarden_types::{Case, Decision, Event, EventData, Mode, Scope, Verdict};
 
 use crate::{
     EngineError,
     judge_prefix::{PrefixCounts, start_judge},
     store,
+    texts::{JudgeParts, TextJudges},
 };
 
 /// The language model used where none is named.
@@ -68,14 +70,17 @@ pub struct AnalystConfig {
     pub head: HeadChoice,
     /// Weights and thresholds in place of the shipped ones.
     pub calibration: Option<Calibration>,
+    /// The same for texts and tool calls, each in place of the shipped ones of its
+    /// question. Where there are neither, these are judged as programs are.
+    pub text_calibrations: Vec<TextCalibration>,
     /// Cedar policies; empty means the shipped set.
     pub policies: Vec<PolicySource>,
     /// How the language model is loaded. Without a fingerprint, it is given the
     /// one of the files that were found.
     pub load: LoadOptions,
     /// Where the model's state after the fixed part of the prompt is kept, so
-    /// that the next start does not compute it again: a file a model, about 12
-    /// kB a token with the default one. The directory is created for its owner
+    /// that the next start does not compute it again: a file a model
+    /// and question, about 12 kB a token with the default one. The directory is created for its owner
     /// alone; one that others may write is not used. What cannot be read or
     /// written there is counted, and computed. `None`: it is computed at each
     /// start.
@@ -99,6 +104,7 @@ impl AnalystConfig {
             rules: RuleChoice::Shipped,
             head: HeadChoice::Shipped,
             calibration: None,
+            text_calibrations: Vec::new(),
             policies: Vec::new(),
             load: LoadOptions::default(),
             scheduler: SchedulerConfig::default(),
@@ -113,9 +119,10 @@ impl AnalystConfig {
 /// memory and its time, evenly.
 pub struct Analyst {
     classifier: Classifier,
+    texts: TextJudges,
     /// Of the model, if there is one.
     scheduler: Option<Arc<Scheduler>>,
-    prefix: PrefixCounts,
+    prefix: Arc<PrefixCounts>,
     /// Of the judge, if there is one.
     head: Option<HeadUse>,
     policy: Policy,
@@ -134,7 +141,8 @@ impl Analyst {
     /// Loads everything `config` names.
     ///
     /// Takes seconds: the model is read, and the first time its prompt's prefix
-    /// computed.
+    /// computed. What judges texts and tool calls is made later, when it is first
+    /// asked or by [`Analyst::prepare_texts`].
     ///
     /// # Errors
     /// Whatever is absent or damaged, by the room that noticed.
@@ -151,12 +159,12 @@ impl Analyst {
         let memory = store::open(&config.memory, &config.models)?.map(Arc::new);
         let mut scheduler = None;
         let mut judge: Option<Arc<dyn Judge>> = None;
-        let mut prefix = PrefixCounts::default();
+        let prefix = Arc::new(PrefixCounts::default());
         let mut head = None;
         if let Some(id) = &config.model {
             let model = load_model(config, id)?;
             let dir = config.prefix_dir.as_deref();
-            let (started, counts) = start_judge(&model, id, dir)?;
+            let started = start_judge(&model, id, Question::Exec, dir, &prefix)?;
             let (started, head_use) = match config.head {
                 HeadChoice::Shipped => started.with_shipped_head(Question::Exec),
                 HeadChoice::Off => (started, HeadUse::Absent),
@@ -167,8 +175,16 @@ impl Analyst {
             head = Some(head_use);
             judge = Some(Arc::new(started));
             scheduler = Some(model);
-            prefix = counts;
         }
+        let text_parts = config.model.as_ref().zip(scheduler.as_ref());
+        let text_parts = text_parts.map(|(id, scheduler)| JudgeParts {
+            scheduler: Arc::clone(scheduler),
+            model_id: id.clone(),
+            prefix_dir: config.prefix_dir.clone(),
+            head: config.head,
+            counts: Arc::clone(&prefix),
+        });
+        let texts = TextJudges::new(text_parts, &config.text_calibrations)?;
         let or_none = |text: Option<String>| text.unwrap_or_else(|| "none".to_owned());
         let identity = vec![
             (
@@ -183,6 +199,7 @@ impl Analyst {
                 "rules",
                 or_none(rules.as_ref().map(|rules| rules.len().to_string())),
             ),
+            ("texts", texts.identity()?),
             ("policy", policy.content_hash().to_owned()),
         ];
         let parts = Parts {
@@ -196,6 +213,7 @@ impl Analyst {
         }
         Ok(Self {
             classifier: Classifier::new(classifier, parts)?,
+            texts,
             scheduler,
             prefix,
             head,
@@ -204,13 +222,26 @@ impl Analyst {
         })
     }
 
+    /// Makes what judges texts and tool calls, so that no question waits for it.
+    ///
+    /// The first time on a machine the prefixes of their prompts are computed, which
+    /// takes seconds. A judge that cannot be made leaves what it is asked about
+    /// undetermined.
+    pub fn prepare_texts(&self) {
+        self.texts.prepare();
+    }
+
     /// Judges `case` to the end, however long it takes.
+    ///
+    /// A text is judged by what it says to an agent, a tool call by what the user
+    /// asked for and by what tools gave before it. A call that runs a command is
+    /// also judged as one, and the more severe verdict counts.
     ///
     /// The same case gets the same verdict in any order; only the stage times
     /// differ.
     #[must_use]
     pub fn classify(&self, case: &Case) -> Verdict {
-        self.classifier.classify(case)
+        self.texts.classify(case, &self.classifier)
     }
 
     /// What policy rules about `verdict` on `event`.
@@ -227,12 +258,23 @@ impl Analyst {
         scope: &Scope,
         target: Target,
     ) -> Decision {
-        if let EventData::ToolCall(call) = &event.data {
-            return self.policy.decide_call(&CallQuery {
-                call,
-                verdict: Some(verdict),
-                mode,
-            });
+        let verdict_known = Some(verdict);
+        match &event.data {
+            EventData::ToolCall(call) => {
+                return self.policy.decide_call(&CallQuery {
+                    call,
+                    verdict: verdict_known,
+                    mode,
+                });
+            }
+            EventData::Text(text) => {
+                return self.policy.decide_text(&TextQuery {
+                    text,
+                    verdict: verdict_known,
+                    mode,
+                });
+            }
+            _ => {}
         }
         self.policy.decide_response(&ResponseQuery {
             event,
@@ -253,8 +295,8 @@ impl Analyst {
         self.scheduler.as_ref()
     }
 
-    pub(crate) fn prefix_counts(&self) -> PrefixCounts {
-        self.prefix
+    pub(crate) fn prefix_counts(&self) -> &Arc<PrefixCounts> {
+        &self.prefix
     }
 
     /// Whether the judge answers with a trained head; `None` without a judge.

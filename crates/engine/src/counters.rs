@@ -23,7 +23,7 @@ macro_rules! counters {
         pub(crate) struct Counters {
             $(pub(crate) $name: Counter,)+
             scheduler: Option<Arc<Scheduler>>,
-            prefix: PrefixCounts,
+            prefix: Arc<PrefixCounts>,
         }
 
         /// The counters at one moment. Counts since the start; they never fall.
@@ -43,7 +43,7 @@ macro_rules! counters {
                 CounterSnapshot {
                     $($name: self.$name.read(),)+
                     $($exported: model.$counted,)+
-                    $($prefix: self.prefix.$prefix_count,)+
+                    $($prefix: self.prefix.$prefix_count.read(),)+
                 }
             }
         }
@@ -121,23 +121,24 @@ counters! {
     /// Passes of the model that ended by a panic.
     model_panics = panics;
 
-    // Of the start of the analyst: 0 or 1.
+    // Of the judges, each of which has a prompt of its own, of all who share the
+    // analyst.
     prefix:
-    /// The prompt's saved prefix was used.
+    /// A prompt's saved prefix was used.
     saved_prefix_used = used,
     /// A saved prefix was there and not used: it is damaged, or of another
     /// model, prompt or release.
     saved_prefix_refused = refused,
-    /// The prefix could not be saved; the next start computes it again.
+    /// A prefix could not be saved; the next start computes it again.
     saved_prefix_not_saved = not_saved;
 }
 
 impl Counters {
-    /// Also tells what the model did, and its saved prefix, if there is one.
+    /// Also tells what the model did, and its saved prefixes, if there is one.
     pub(crate) fn with_model_of(analyst: &Analyst) -> Self {
         Self {
             scheduler: analyst.scheduler().cloned(),
-            prefix: analyst.prefix_counts(),
+            prefix: Arc::clone(analyst.prefix_counts()),
             ..Self::default()
         }
     }

@@ -1,7 +1,7 @@
 //! Starts the judge, with its prefix kept on disk between starts.
 //!
 //! The prefix is a thousand tokens and takes seconds to compute, and reading it
-//! back milliseconds. One file a model, in a directory of ours: what else lies
+//! back milliseconds. One file a model and question, in a directory of ours: what else lies
 //! there, or what is wrong with it, costs time and a counter, never a start.
 
 use std::{
@@ -12,64 +12,70 @@ use std::{
     sync::Arc,
 };
 
-use inwarden_classifier::{FoundPrefix, JudgeSetupError, Prompt, QwenJudge, SavedPrefixReport};
+use inwarden_classifier::{
+    FoundPrefix, JudgeSetupError, Prompt, Question, QwenJudge, SavedPrefixReport,
+};
 use inwarden_inference::Scheduler;
+
+use crate::counters::Counter;
 
 /// Bits of a mode with which others may write.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// What became of the saved prefix, as counts.
-#[derive(Clone, Copy, Debug, Default)]
+/// What became of the saved prefixes.
+#[derive(Debug, Default)]
 pub(crate) struct PrefixCounts {
-    pub(crate) used: u64,
-    pub(crate) refused: u64,
-    pub(crate) not_saved: u64,
+    pub(crate) used: Counter,
+    pub(crate) refused: Counter,
+    pub(crate) not_saved: Counter,
 }
 
 /// `dir`: where the file is kept; `None` computes the prefix.
 pub(crate) fn start_judge(
     scheduler: &Arc<Scheduler>,
     model_id: &str,
+    question: Question,
     dir: Option<&Path>,
-) -> Result<(QwenJudge, PrefixCounts), JudgeSetupError> {
-    let prompt = Prompt::shipped();
-    let mut counts = PrefixCounts::default();
+    counts: &PrefixCounts,
+) -> Result<QwenJudge, JudgeSetupError> {
+    let prompt = Prompt::of(question);
     let scheduler = Arc::clone(scheduler);
     let Some(dir) = dir else {
-        let judge = QwenJudge::new(scheduler, model_id, &prompt)?;
-        return Ok((judge, counts));
+        return QwenJudge::new(scheduler, model_id, &prompt);
     };
     if let Err(error) = prepare(dir) {
         tracing::warn!(dir = %dir.display(), %error, "no prefix is kept in this directory");
-        counts.not_saved = 1;
-        let judge = QwenJudge::new(scheduler, model_id, &prompt)?;
-        return Ok((judge, counts));
+        counts.not_saved.add_one();
+        return QwenJudge::new(scheduler, model_id, &prompt);
     }
-    let file = dir.join(format!("{model_id}.prefix"));
+    let file = dir.join(match question {
+        Question::Exec => format!("{model_id}.prefix"),
+        other => format!("{model_id}.{}.prefix", other.name()),
+    });
     let (judge, report) = QwenJudge::with_saved_prefix(scheduler, model_id, &prompt, &file)?;
     counts.count(&report, &file);
-    Ok((judge, counts))
+    Ok(judge)
 }
 
 impl PrefixCounts {
-    fn count(&mut self, report: &SavedPrefixReport, file: &Path) {
+    fn count(&self, report: &SavedPrefixReport, file: &Path) {
         let file = file.display();
         match &report.found {
-            FoundPrefix::Usable => self.used = 1,
+            FoundPrefix::Usable => self.used.add_one(),
             FoundPrefix::Absent => {}
             FoundPrefix::Refused(error) => {
-                self.refused = 1;
+                self.refused.add_one();
                 let error: &dyn Error = error;
                 tracing::warn!(%file, error, "a saved prefix was refused and computed anew");
             }
             // Of another release, most likely.
             _ => {
-                self.refused = 1;
+                self.refused.add_one();
                 tracing::info!(%file, "a saved prefix is of another prompt: computed anew");
             }
         }
         if let Some(error) = &report.not_saved {
-            self.not_saved = 1;
+            self.not_saved.add_one();
             let error: &dyn Error = error;
             tracing::warn!(%file, error, "the prefix could not be saved");
         }

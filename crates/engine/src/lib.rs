@@ -27,6 +27,7 @@ mod record;
 mod redact;
 mod replay;
 mod store;
+mod texts;
 mod warden;
 
 /// The example of the README.

@@ -1,12 +1,20 @@
 //! What a case looks like in the audit log and on the command line.
 
-use inwarden_types::{ActionReport, Decision, Event, EventData, StageTimes, Verdict};
+use inwarden_types::{
+    ActionReport, AgentText, Decision, Event, EventData, StageTimes, ToolCall, Verdict,
+};
 use serde_json::{Map, Value, json};
 
 use crate::{
     CaseReport,
-    redact::{redact_argv, redact_json},
+    redact::{redact_argv, redact_json, redact_text},
 };
+
+/// Bytes of a text that are recorded, and of one in a history.
+const MAX_TEXT_BYTES: usize = 4_096;
+const MAX_PAST_BYTES: usize = 512;
+/// Earlier calls that are recorded, the last ones.
+const MAX_PAST_CALLS: usize = 8;
 
 /// The answer to one line of `classify`: `id`, `label`, `score`, `technique`,
 /// `settled_by`, `source`, `decision`, `policies`, `stages_us`, and `undetermined` where
@@ -84,12 +92,52 @@ fn event_json(event: &Event) -> Value {
         "cgroup_id": process.cgroup_id.map(|id| id.0),
         "ancestors": ancestors,
     });
-    if let (EventData::ToolCall(call), Value::Object(fields)) = (&event.data, &mut value) {
-        fields.insert("agent".to_owned(), json!(call.agent));
-        fields.insert("tool".to_owned(), json!(call.tool));
-        fields.insert("args".to_owned(), json!(redact_json(&call.args_json)));
+    if let Value::Object(fields) = &mut value {
+        match &event.data {
+            EventData::ToolCall(call) => add_call(fields, call),
+            EventData::Text(text) => add_text(fields, text),
+            _ => {}
+        }
     }
     value
+}
+
+fn add_call(fields: &mut Map<String, Value>, call: &ToolCall) {
+    fields.insert("agent".to_owned(), json!(call.agent));
+    fields.insert("tool".to_owned(), json!(call.tool));
+    fields.insert("args".to_owned(), json!(redact_json(&call.args_json)));
+    if call.history.is_empty() {
+        return;
+    }
+    let n_left_out = call.history.len().saturating_sub(MAX_PAST_CALLS);
+    let past: Vec<Value> = call.history[n_left_out..]
+        .iter()
+        .map(|past| {
+            json!({
+                "tool": past.tool,
+                "args": beginning(&redact_json(&past.args_json), MAX_PAST_BYTES),
+                "output": beginning(&redact_text(&past.output), MAX_PAST_BYTES),
+                "output_bytes": past.output.len(),
+            })
+        })
+        .collect();
+    fields.insert("history".to_owned(), Value::Array(past));
+    fields.insert("past_calls".to_owned(), json!(call.history.len()));
+}
+
+fn add_text(fields: &mut Map<String, Value>, text: &AgentText) {
+    let shown = redact_text(&text.text);
+    fields.insert("agent".to_owned(), json!(text.agent));
+    fields.insert("tool".to_owned(), json!(text.tool));
+    fields.insert("given_by".to_owned(), json!(text.given_by.name()));
+    fields.insert("text".to_owned(), json!(beginning(&shown, MAX_TEXT_BYTES)));
+    fields.insert("text_bytes".to_owned(), json!(text.text.len()));
+}
+
+/// At most about the first `max_bytes`; cut only after redaction, so that no half
+/// of a secret is left.
+fn beginning(text: &str, max_bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(max_bytes)]
 }
 
 fn evidence(verdict: &Verdict) -> Value {

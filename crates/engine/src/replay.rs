@@ -67,7 +67,11 @@ impl<I: Iterator<Item = Result<Event, FeedError>>> Iterator for Replay<I> {
                 Err(error) => return Some(Err(error)),
             };
             self.pipeline.counters.events.add_one();
-            if !matches!(event.data, EventData::Exec | EventData::ToolCall(_)) {
+            let is_judged = matches!(
+                event.data,
+                EventData::Exec | EventData::ToolCall(_) | EventData::Text(_)
+            );
+            if !is_judged {
                 continue;
             }
             self.pipeline.counters.cases.add_one();

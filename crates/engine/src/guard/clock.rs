@@ -47,7 +47,7 @@ mod tests {
     };
 
     use inwarden_models::ModelCache;
-    use inwarden_types::{Mode, ToolCall};
+    use inwarden_types::{EventData, Mode, ToolCall};
 
     use super::super::{FailureMode, Guard, GuardConfig, slot::Slot};
     use super::*;
@@ -72,7 +72,7 @@ mod tests {
 
     /// A question that no thread works on.
     fn unanswered(guard: &Guard) -> Question {
-        let question = guard.ask(ToolCall::default());
+        let question = guard.ask(EventData::ToolCall(ToolCall::default()));
         let question = Question {
             slot: Arc::new(Slot::default()),
             ..question

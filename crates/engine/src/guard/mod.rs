@@ -16,8 +16,9 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use inwarden_types::{
-    Action, ActionOutcome, ActionReport, Case, Decision, DecisionReason, Event, EventData, EventId,
-    Mode, Process, Scope, Stage, StageTimes, ToolCall, UndeterminedReason, Verdict, WallTime,
+    Action, ActionOutcome, ActionReport, AgentText, Case, Decision, DecisionReason, Event,
+    EventData, EventId, Mode, Process, Scope, Stage, StageTimes, ToolCall, UndeterminedReason,
+    Verdict, WallTime,
 };
 use serde_json::{Map, json};
 
@@ -30,9 +31,9 @@ use crate::{
 /// What a guard answers when it cannot judge in time, or fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureMode {
-    /// The call is refused.
+    /// The call or text is refused.
     Closed,
-    /// The call passes.
+    /// It passes.
     Open,
 }
 
@@ -52,7 +53,7 @@ pub struct GuardConfig {
     pub audit_log: Option<PathBuf>,
 }
 
-/// Judges tool calls before they are made.
+/// Judges tool calls before they are made, and texts before an agent reads them.
 ///
 /// Two threads judge, in the order of asking, and share the model's passes; many
 /// callers may share a guard.
@@ -112,8 +113,8 @@ struct Question {
 }
 
 impl CaseReport {
-    /// Whether the call may be made: the decision carried out is weaker than a
-    /// denial.
+    /// Whether the call may be made, or the text be read: the decision carried out
+    /// is weaker than a denial.
     #[must_use]
     pub fn is_allowed(&self) -> bool {
         self.decision.enforced < Action::Deny
@@ -121,12 +122,15 @@ impl CaseReport {
 }
 
 impl Guard {
-    /// Starts a guard over `analyst`.
+    /// Starts a guard over `analyst`, with all its judges: the first time on a
+    /// machine that takes some seconds more.
     ///
     /// # Errors
     /// [`EngineError::AuditOpen`]; [`EngineError::AuditWrite`] if not even the
     /// first record can be written; [`EngineError::Thread`].
     pub fn start(analyst: Arc<Analyst>, config: GuardConfig) -> Result<Self, EngineError> {
+        // No question's deadline is to pay for it.
+        analyst.prepare_texts();
         let audit = match &config.audit_log {
             None => None,
             Some(path) => {
@@ -164,14 +168,45 @@ impl Guard {
         Ok(guard)
     }
 
-    /// Judges `call` and waits for the answer, at most the configured deadline.
+    /// Judges `call`, in the light of the calls made before it, and waits for the
+    /// answer, at most the configured deadline.
     ///
     /// Never fails: what cannot be judged is answered by the failure mode, with
     /// the reason in the decision. Blocks the calling thread; in an async
     /// service use [`Guard::check_tool_call_async`].
     #[must_use]
     pub fn check_tool_call(&self, call: ToolCall) -> CaseReport {
-        let question = self.ask(call);
+        self.answer_to(EventData::ToolCall(call))
+    }
+
+    /// As [`Guard::check_tool_call`], for async callers on any runtime. Dropping
+    /// the future drops the answer, not the audit record.
+    pub fn check_tool_call_async(
+        &self,
+        call: ToolCall,
+    ) -> impl Future<Output = CaseReport> + Send + use<> {
+        SlotFuture(self.ask(EventData::ToolCall(call)).slot)
+    }
+
+    /// Judges a text that an agent is about to read: whether it speaks to the agent
+    /// in place of its user, or is a user's attempt to turn it. Otherwise as
+    /// [`Guard::check_tool_call`]; a text of many kilobytes takes several passes of
+    /// the model.
+    #[must_use]
+    pub fn check_text(&self, text: AgentText) -> CaseReport {
+        self.answer_to(EventData::Text(text))
+    }
+
+    /// As [`Guard::check_text`], for async callers on any runtime.
+    pub fn check_text_async(
+        &self,
+        text: AgentText,
+    ) -> impl Future<Output = CaseReport> + Send + use<> {
+        SlotFuture(self.ask(EventData::Text(text)).slot)
+    }
+
+    fn answer_to(&self, data: EventData) -> CaseReport {
+        let question = self.ask(data);
         let deadline = question.asked + self.shared.deadline;
         match question.slot.wait(deadline) {
             Some(report) => report,
@@ -186,15 +221,6 @@ impl Guard {
                 })
             }
         }
-    }
-
-    /// As [`Guard::check_tool_call`], for async callers on any runtime. Dropping
-    /// the future drops the answer, not the audit record.
-    pub fn check_tool_call_async(
-        &self,
-        call: ToolCall,
-    ) -> impl Future<Output = CaseReport> + Send + use<> {
-        SlotFuture(self.ask(call).slot)
     }
 
     /// The counters now.
@@ -261,11 +287,11 @@ impl Guard {
         Ok(())
     }
 
-    fn ask(&self, call: ToolCall) -> Question {
+    fn ask(&self, data: EventData) -> Question {
         self.shared.counters.events.add_one();
         self.shared.counters.cases.add_one();
         let question = Question {
-            case: Case::of(self.shared.event(call)),
+            case: Case::of(self.shared.event(data)),
             asked: Instant::now(),
             slot: Arc::default(),
         };
@@ -425,17 +451,21 @@ impl Shared {
         self.audit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn event(&self, call: ToolCall) -> Event {
+    fn event(&self, data: EventData) -> Event {
+        let kind = match &data {
+            EventData::Text(_) => "text",
+            _ => "call",
+        };
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
         let wall = u64::try_from(since_epoch.map_or(0, |time| time.as_nanos())).unwrap_or(0);
         Event {
-            id: EventId::External(format!("call:{}:{wall}:{number}", std::process::id())),
+            id: EventId::External(format!("{kind}:{}:{wall}:{number}", std::process::id())),
             at: None,
             wall: Some(WallTime(wall)),
             process: Process::default(),
             ancestors: Vec::new(),
-            data: EventData::ToolCall(call),
+            data,
         }
     }
 }
