@@ -33,7 +33,7 @@ use self::{
     calibration::Reliability,
     incidents::{Course, Incident},
     judged::{JudgedRow, judge},
-    product::{NoSuchPart, Part, Product},
+    product::{Part, Product},
     rows::{Kind, Row, read_lines},
     section::{Section, TwinScores},
     twin::Twin,
@@ -222,14 +222,7 @@ impl Card {
                 continue;
             }
             let without = [&options.without[..], &[part]].concat();
-            let product = match Product::load(&options.model, &without) {
-                Ok(product) => product,
-                Err(error) if error.is::<NoSuchPart>() => {
-                    progress(&format!("NOT MEASURED: {error}"));
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
+            let product = Product::load(&options.model, &without)?;
             progress(&format!("without {}", part.name()));
             let mut figures = Map::new();
             for section in &self.sections {

@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::ValueEnum;
 use inwarden::{
-    Analyst, AnalystConfig, MemoryPlace, RuleChoice, feeds,
+    Analyst, AnalystConfig, HeadChoice, MemoryPlace, RuleChoice, feeds,
     types::{Case, Event, Verdict},
 };
 use inwarden_classifier::Calibration;
@@ -52,11 +52,6 @@ impl Part {
     }
 }
 
-/// Why a part cannot be left out.
-#[derive(Debug, thiserror::Error)]
-#[error("this version of the product has no `{0}` to leave out")]
-pub(crate) struct NoSuchPart(&'static str);
-
 /// The product without some of its parts.
 #[derive(Clone, Debug)]
 pub(crate) struct Product {
@@ -76,7 +71,7 @@ impl Product {
                 Part::Precedents => config.memory = MemoryPlace::Off,
                 Part::Rules => config.rules = RuleChoice::Off,
                 Part::Features => config.calibration = Some(without_features()?),
-                Part::Head => bail!(NoSuchPart(part.name())),
+                Part::Head => config.head = HeadChoice::Off,
             }
         }
         let analyst = Analyst::load(&config).context("the product does not load")?;
@@ -145,19 +140,26 @@ pub(crate) fn decode(line: &Value) -> anyhow::Result<Event> {
 fn event_line(question: &Question) -> Value {
     match question {
         Question::Exec { argv, parent } => json!({ "id": "row", "argv": argv, "parent": parent }),
-        // There is no question about texts yet: the nearest is a call whose
-        // arguments hold the text.
         Question::Prompt {
             text,
+            kind,
             user_task,
             tool,
-            ..
-        } => json!({
-            "id": "row",
-            "tool": tool.as_deref().unwrap_or("message"),
-            "args": { "text": text },
-            "user_task": user_task,
-        }),
+        } => {
+            // Everything that no user wrote came by some tool.
+            let given_by = kind.as_deref().map(|kind| match kind {
+                "user" | "user_prompt" | "user_input" | "user_text" => "user",
+                _ => "tool",
+            });
+            json!({
+                "id": "row",
+                "kind": "text",
+                "text": text,
+                "given_by": given_by,
+                "tool": tool,
+                "user_task": user_task,
+            })
+        }
         Question::ToolCall {
             user_task,
             history,
@@ -185,7 +187,7 @@ fn event_line(question: &Question) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use inwarden::types::EventData;
+    use inwarden::types::{EventData, TextGiver};
 
     use super::*;
 
@@ -213,12 +215,22 @@ mod tests {
             ("send", r#"{"to":"a"}"#)
         );
         assert_eq!(call.user_task.as_deref(), Some("pay the bill"));
-        let prompt = Question::Prompt {
-            text: "Ignore \"all\"".into(),
-            kind: None,
-            user_task: None,
-            tool: None,
-        };
-        assert!(event_of(&prompt).is_ok());
+        assert_eq!(call.history[0].output, "x");
+        for (kind, given_by) in [
+            (None, TextGiver::User),
+            (Some("user_input"), TextGiver::User),
+            (Some("email"), TextGiver::Tool),
+        ] {
+            let prompt = Question::Prompt {
+                text: "Ignore \"all\"".into(),
+                kind: kind.map(Into::into),
+                user_task: None,
+                tool: None,
+            };
+            let EventData::Text(text) = event_of(&prompt).unwrap().data else {
+                panic!("no text");
+            };
+            assert_eq!((&*text.text, text.given_by), ("Ignore \"all\"", given_by));
+        }
     }
 }
