@@ -15,8 +15,32 @@ use inwarden::{
     models::{CacheDirQuery, ModelCache, default_cache_dir},
     types::{Mode, SettledBy, StageTimes, ToolCall, Verdict},
 };
+use inwarden_classifier::{TextCalibration, TextWeights};
 
-/// Only the model, with its prefix kept in `dir`.
+/// Weights of the judge alone for each question about texts and calls.
+fn text_calibrations() -> Vec<TextCalibration> {
+    let set = TextWeights {
+        intercept: 0.0,
+        malicious_threshold: 0.9,
+        benign_threshold: 0.1,
+        weights: [("judge".to_owned(), 1.0)].into(),
+    };
+    ["user_text", "tool_output", "tool_call"]
+        .map(|question| TextCalibration {
+            format: 2,
+            question: question.into(),
+            judge: "any".into(),
+            corpus: "none".into(),
+            rows: 0,
+            prior: 0.5,
+            with_head: set.clone(),
+            with_judge: set.clone(),
+            without_judge: set.clone(),
+        })
+        .to_vec()
+}
+
+/// Only the model, with its prefixes kept in `dir`.
 fn config(dir: &Path) -> Option<AnalystConfig> {
     if std::env::var_os("INWARDEN_TEST_REAL").is_none_or(|value| value != "1") {
         eprintln!("SKIPPED: the real model's prefix is saved with INWARDEN_TEST_REAL=1");
@@ -31,6 +55,7 @@ fn config(dir: &Path) -> Option<AnalystConfig> {
         memory: MemoryPlace::Off,
         rules: RuleChoice::Off,
         prefix_dir: Some(dir.to_owned()),
+        text_calibrations: text_calibrations(),
         ..AnalystConfig::new(ModelCache::at(models.expect("HOME is set")))
     })
 }
@@ -82,6 +107,13 @@ fn a_start_with_a_saved_prefix_gives_the_same_verdict_sooner() {
     assert_eq!(counters.saved_prefix_used, 0);
     eprintln!("loaded in {took:?} without a directory");
 
+    let file = dir.join(format!("{DEFAULT_MODEL}.prefix"));
+    drop(Analyst::load(&config).expect("the models are installed"));
+    assert_eq!(
+        files_in(&dir),
+        std::slice::from_ref(&file),
+        "no other is asked yet"
+    );
     let (verdict, counters, took) = start(&config);
     assert_eq!(verdict, expected);
     let counted = |counters: &CounterSnapshot| {
@@ -91,18 +123,17 @@ fn a_start_with_a_saved_prefix_gives_the_same_verdict_sooner() {
             counters.saved_prefix_not_saved,
         )
     };
-    assert_eq!(counted(&counters), (0, 0, 0));
-    eprintln!("loaded in {took:?}, and saved");
-    let file = dir.join(format!("{DEFAULT_MODEL}.prefix"));
-    assert_eq!(files_in(&dir), std::slice::from_ref(&file));
+    assert_eq!(counted(&counters), (1, 0, 0));
+    eprintln!("loaded in {took:?}, and saved those of texts and calls");
+    assert_eq!(files_in(&dir).len(), 4);
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&dir), mode(&file)), (0o700, 0o600));
 
     let (verdict, counters, took) = start(&config);
     assert_eq!(verdict, expected);
-    assert_eq!(counted(&counters), (1, 0, 0));
-    // The one pass is the call's own.
-    assert_eq!(counters.model_completed, 1);
+    assert_eq!(counted(&counters), (4, 0, 0));
+    // The call is asked about as a command and as a call.
+    assert_eq!(counters.model_completed, 2);
     eprintln!("loaded in {took:?} from the saved prefix");
 
     let mut bytes = std::fs::read(&file).unwrap();
@@ -111,12 +142,12 @@ fn a_start_with_a_saved_prefix_gives_the_same_verdict_sooner() {
     std::fs::write(&file, bytes).unwrap();
     let (verdict, counters, _) = start(&config);
     assert_eq!(verdict, expected);
-    assert_eq!(counted(&counters), (0, 1, 0));
+    assert_eq!(counted(&counters), (3, 1, 0));
 
     let mut permissions = std::fs::metadata(&dir).unwrap().permissions();
     permissions.set_mode(0o777);
     std::fs::set_permissions(&dir, permissions).unwrap();
     let (verdict, counters, _) = start(&config);
     assert_eq!(verdict, expected);
-    assert_eq!(counted(&counters), (0, 0, 1));
+    assert_eq!(counted(&counters), (0, 0, 4));
 }
