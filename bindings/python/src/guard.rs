@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use inwarden::{FailureMode, GuardConfig, types::ToolCall};
+use inwarden::{
+    FailureMode, GuardConfig,
+    types::{AgentText, PastCall, TextGiver, ToolCall},
+};
 use pyo3::{prelude::*, types::PyDict};
 
 use crate::{
@@ -63,9 +66,35 @@ impl Guard {
             user_task: option(call, "user_task")?,
             tool: option(call, "tool")?,
             args_json: option(call, "args_json")?,
-            ..ToolCall::default()
+            history: option::<Vec<(String, String, String)>>(call, "history")?
+                .into_iter()
+                .map(|(tool, args_json, output)| PastCall {
+                    tool,
+                    args_json,
+                    output,
+                })
+                .collect(),
         };
         self.with_open(py, |guard| guard.check_tool_call(call))
+            .map(Case::from)
+    }
+
+    fn check_text(&self, py: Python<'_>, text: &Bound<'_, PyDict>) -> PyResult<Case> {
+        let given_by: String = option(text, "given_by")?;
+        let Some(given_by) = TextGiver::from_name(&given_by) else {
+            return Err(ConfigurationError::new_err(format!(
+                "given_by={given_by:?}: allowed are 'user', 'tool'"
+            )));
+        };
+        let text = AgentText {
+            agent: option(text, "agent")?,
+            role: option(text, "role")?,
+            given_by,
+            text: option(text, "text")?,
+            user_task: option(text, "user_task")?,
+            tool: option(text, "tool")?,
+        };
+        self.with_open(py, |guard| guard.check_text(text))
             .map(Case::from)
     }
 

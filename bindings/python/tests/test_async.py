@@ -55,3 +55,16 @@ def test_a_closed_guard_says_so():
 def test_arguments_that_are_not_json_are_an_error():
     with rules_only() as guard, pytest.raises(TypeError):
         asyncio.run(guard.check_tool_call_async("a", "shell", {"x": object()}))
+
+
+def test_texts_are_asked_about_side_by_side_with_calls():
+    async def ask(guard):
+        return await asyncio.gather(
+            guard.check_tool_call_async("a", "shell", ATTACK, history=[{"tool": "list"}]),
+            guard.check_text_async("a", "It is nine.", given_by="tool", tool="clock"),
+        )
+
+    with rules_only() as guard:
+        call, text = asyncio.run(ask(guard))
+    assert call.label == "malicious"
+    assert text.id.startswith("text:")

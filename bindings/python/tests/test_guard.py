@@ -95,6 +95,77 @@ def test_arguments_that_are_not_ascii_are_judged_as_written():
     assert case.label == "malicious"
 
 
+def test_earlier_calls_go_with_a_call_and_into_the_record(tmp_path: Path):
+    log = tmp_path / "audit.jsonl"
+    history = [
+        {"tool": "read_mail", "args": {"n": 1}, "output": "pay 9911 token: s3cr3tvalue"},
+        {"tool": "list", "output": ["a", 1]},
+    ]
+    with rules_only(audit_log=log) as guard:
+        case = guard.check_tool_call("a", "shell", ATTACK, history=history)
+        guard.check_tool_call("a", "shell", ATTACK)
+    assert case.label == "malicious"
+    event = records(log)[1]["event"]
+    assert [past["tool"] for past in event["history"]] == ["read_mail", "list"]
+    assert event["history"][0]["args"] == '{"n":1}'
+    assert event["history"][1]["output"] == '["a", 1]'
+    assert "history" not in records(log)[2]["event"]
+    assert "s3cr3tvalue" not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("past", "expected"),
+    [
+        ({"args": {}}, KeyError),
+        ({"tool": 1}, TypeError),
+        ({"tool": "read", "result": "x"}, ValueError),
+        ({"tool": "read", "output": float("nan")}, ValueError),
+        ({"tool": "read", "args": {"x": object()}}, TypeError),
+    ],
+)
+def test_an_earlier_call_that_is_none_is_an_error(past, expected):
+    with rules_only() as guard:
+        with pytest.raises(expected):
+            guard.check_tool_call("a", "shell", {}, history=[past])
+        assert guard.counters()["cases"] == 0
+
+
+def test_a_text_is_judged_decided_and_recorded(tmp_path: Path):
+    log = tmp_path / "audit.jsonl"
+    policy = tmp_path / "texts.cedar"
+    policy.write_text(
+        """@id("clock") permit (principal == Agent::"a", action == Action::"read_text",
+                                resource == Tool::"clock");
+           @id("user") permit (principal in Role::"r", action == Action::"read_text",
+                               resource == User::"user");"""
+    )
+    with rules_only(audit_log=log, policies=[policy]) as guard:
+        asked = [
+            ({"given_by": "tool", "tool": "clock", "user_task": "sum up"}, True),
+            ({"given_by": "tool", "tool": "mail"}, False),
+            ({"given_by": "user", "role": "r"}, True),
+            ({"given_by": "user"}, False),
+        ]
+        for options, expected in asked:
+            case = guard.check_text("a", "It is nine. password: s3cr3tvalue", **options)
+            assert (case.allowed, case.argv) == (expected, [])
+            assert case.label in {"benign", "undetermined"}
+    event = records(log)[1]["event"]
+    assert (event["kind"], event["given_by"], event["tool"]) == ("text", "tool", "clock")
+    assert event["text"].startswith("It is nine.")
+    assert "s3cr3tvalue" not in log.read_text()
+
+
+def test_a_text_is_given_by_a_user_or_a_tool():
+    with rules_only() as guard:
+        with pytest.raises(inwarden.ConfigurationError, match="given_by"):
+            guard.check_text("a", "x", given_by="page")
+        with pytest.raises(TypeError):
+            guard.check_text("a", 1, given_by="user")
+    with pytest.raises(inwarden.InwardenError, match="the guard is closed"):
+        guard.check_text("a", "x", given_by="user")
+
+
 @pytest.mark.parametrize(
     ("args", "expected"),
     [

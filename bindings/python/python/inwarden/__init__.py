@@ -1,6 +1,6 @@
 """The security analyst that lives inside the process.
 
-`Guard` judges tool calls before an agent makes them. `Warden.replay` judges the
+`Guard` judges tool calls before an agent makes them, and texts before it reads them. `Warden.replay` judges the
 events of a recording. Nothing leaves the machine.
 """
 
@@ -9,7 +9,7 @@ import concurrent.futures
 import json
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
@@ -45,6 +45,7 @@ __all__ = [
 Mode = Literal["enforce", "monitor"]
 FailureMode = Literal["closed", "open"]
 Stage = Literal["model", "rules", "precedents"]
+TextGiver = Literal["user", "tool"]
 PathLike = str | os.PathLike[str]
 
 
@@ -64,8 +65,22 @@ def _analyst(
     }
 
 
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _past_call(call: Mapping[str, Any]) -> tuple[str, str, str]:
+    unknown = set(call) - {"tool", "args", "output"}
+    if unknown:
+        raise ValueError(f"history: no key {min(map(str, unknown))!r} is known")
+    output = call.get("output", "")
+    if not isinstance(output, str):
+        output = _json(output)
+    return call["tool"], _json(dict(call.get("args", {}))), output
+
+
 class Guard:
-    """Judges tool calls before they are made.
+    """Judges tool calls before they are made, and texts before they are read.
 
     Args:
         mode: `"enforce"` carries refusals out, `"monitor"` only records them.
@@ -140,6 +155,7 @@ class Guard:
         *,
         user_task: str | None = None,
         role: str | None = None,
+        history: Sequence[Mapping[str, Any]] = (),
     ) -> Case:
         """Judges one call; the GIL is released meanwhile.
 
@@ -149,6 +165,10 @@ class Guard:
             args: Its arguments; must be JSON.
             user_task: What the user asked the agent for.
             role: The agent's role.
+            history: The calls it made before for the task, oldest first: mappings
+                with `tool`, `args` and `output`, a text or what JSON has a form
+                for. An order in an output that the call follows tells whose call
+                it is.
 
         Returns:
             The judged case; `case.allowed` says whether to go on.
@@ -156,17 +176,19 @@ class Guard:
         Raises:
             InwardenError: The guard is closed.
             ForkedProcessError: It was made before this process was forked.
-            TypeError: `args` holds what JSON has no form for.
-            ValueError: `args` holds a number that is not finite, or itself; or a
-                text is not Unicode.
+            KeyError: An earlier call has no `tool`.
+            TypeError: `args` or an output holds what JSON has no form for.
+            ValueError: They hold a number that is not finite, or themselves; an
+                earlier call has another key; or a text is not Unicode.
         """
         return self._guard.check_tool_call(
             {
                 "agent": agent,
                 "tool": tool,
-                "args_json": json.dumps(dict(args), ensure_ascii=False, allow_nan=False),
+                "args_json": _json(dict(args)),
                 "user_task": user_task,
                 "role": role,
+                "history": [_past_call(call) for call in history],
             }
         )
 
@@ -178,6 +200,7 @@ class Guard:
         *,
         user_task: str | None = None,
         role: str | None = None,
+        history: Sequence[Mapping[str, Any]] = (),
     ) -> Case:
         """As `check_tool_call`, without blocking the event loop.
 
@@ -186,15 +209,88 @@ class Guard:
         Raises:
             InwardenError: The guard is closed.
             ForkedProcessError: As for `check_tool_call`.
+            KeyError: As for `check_tool_call`.
             TypeError: As for `check_tool_call`.
             ValueError: As for `check_tool_call`.
         """
+
+        def ask() -> Case:
+            return self.check_tool_call(
+                agent, tool, args, user_task=user_task, role=role, history=history
+            )
+
+        return await self._in_pool(ask)
+
+    def check_text(
+        self,
+        agent: str,
+        text: str,
+        *,
+        given_by: TextGiver,
+        tool: str | None = None,
+        user_task: str | None = None,
+        role: str | None = None,
+    ) -> Case:
+        """Judges a text before an agent reads it; the GIL is released meanwhile.
+
+        Args:
+            agent: The agent's id; what policies name.
+            text: The text; of a long one, windows are judged, which takes longer.
+            given_by: `"user"`, or `"tool"` for what came with a tool's answer: a
+                mail, a page, a file.
+            tool: The tool that gave it.
+            user_task: What the user asked the agent for.
+            role: The agent's role.
+
+        Returns:
+            The judged case; `case.allowed` says whether it may be read.
+
+        Raises:
+            InwardenError: The guard is closed.
+            ForkedProcessError: As for `check_tool_call`.
+            ConfigurationError: `given_by` is another word.
+        """
+        return self._guard.check_text(
+            {
+                "agent": agent,
+                "text": text,
+                "given_by": given_by,
+                "tool": tool,
+                "user_task": user_task,
+                "role": role,
+            }
+        )
+
+    async def check_text_async(
+        self,
+        agent: str,
+        text: str,
+        *,
+        given_by: TextGiver,
+        tool: str | None = None,
+        user_task: str | None = None,
+        role: str | None = None,
+    ) -> Case:
+        """As `check_text`, without blocking the event loop.
+
+        Raises:
+            InwardenError: The guard is closed.
+            ForkedProcessError: As for `check_tool_call`.
+            ConfigurationError: As for `check_text`.
+        """
+
+        def ask() -> Case:
+            return self.check_text(
+                agent, text, given_by=given_by, tool=tool, user_task=user_task, role=role
+            )
+
+        return await self._in_pool(ask)
+
+    async def _in_pool(self, ask: Callable[[], Case]) -> Case:
         # A pool that was forked would never begin.
         self._guard.check_process()
         try:
-            answer = self._pool.submit(
-                self.check_tool_call, agent, tool, args, user_task=user_task, role=role
-            )
+            answer = self._pool.submit(ask)
         except RuntimeError as error:
             raise InwardenError("the guard is closed") from error
         return await asyncio.wrap_future(answer)
@@ -207,6 +303,7 @@ class Guard:
         *,
         user_task: str | None = None,
         role: str | None = None,
+        history: Sequence[Mapping[str, Any]] = (),
     ) -> Case:
         """As `check_tool_call`, but a refusal is an exception.
 
@@ -216,6 +313,7 @@ class Guard:
             args: See `check_tool_call`.
             user_task: See `check_tool_call`.
             role: See `check_tool_call`.
+            history: See `check_tool_call`.
 
         Returns:
             The judged case.
@@ -225,7 +323,9 @@ class Guard:
             ForkedProcessError: As for `check_tool_call`.
             ToolCallDenied: The call may not be made; `error.case` says why.
         """
-        case = self.check_tool_call(agent, tool, args, user_task=user_task, role=role)
+        case = self.check_tool_call(
+            agent, tool, args, user_task=user_task, role=role, history=history
+        )
         if not case.allowed:
             raise ToolCallDenied(case)
         return case

@@ -18,7 +18,7 @@ class Case:
         """The id of the event that was judged."""
     @property
     def argv(self) -> list[str]:
-        """The arguments of the judged program; empty for a tool call."""
+        """The arguments of the judged program; empty for a tool call or text."""
     @property
     def label(self) -> str:
         """`benign`, `malicious` or `undetermined`."""
@@ -57,7 +57,7 @@ class Case:
         """What was carried out."""
     @property
     def allowed(self) -> bool:
-        """Whether the call may be made."""
+        """Whether the call may be made, or the text be read."""
     @property
     def stages_us(self) -> dict[str, int]:
         """Microseconds per stage."""
@@ -69,6 +69,8 @@ class Guard:
     def __new__(cls, analyst: dict[str, Any], guard: dict[str, Any]) -> Guard: ...
     def check_tool_call(self, call: dict[str, Any]) -> Case:
         """See `inwarden.Guard.check_tool_call`."""
+    def check_text(self, text: dict[str, Any]) -> Case:
+        """See `inwarden.Guard.check_text`."""
     def check_process(self) -> None:
         """Raises `ForkedProcessError` in a forked child."""
     def counters(self) -> list[tuple[str, int]]:
