@@ -26,9 +26,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 use inwarden_classifier::{
     Calibration, Classifier, ClassifierConfig, FitRow, Fitted, LearnRow, LearnSource, MiniLmEmbed,
-    Parts, Position, Prompt, Question, RuleSet, Separation, StateChoice, StateStore,
-    TextCalibration, TextFitRow, TextWeights, TrainedHead, Weights, fit_calibration, fit_texts,
-    read_rows, seed_memory, train_head,
+    Parts, Position, Prompt, Question, RuleSet, Separation, StateChoice, StateStore, TermModel,
+    TermOrigin, TextCalibration, TextFitRow, TextWeights, TrainedHead, Weights, cross_fitted_terms,
+    fit_calibration, fit_texts, folds_of, read_rows, rows_hash, seed_memory, train_head,
 };
 use inwarden_inference::{Embedder, LoadOptions, Qwen2};
 use inwarden_memory::{Embed as _, Memory};
@@ -63,10 +63,11 @@ fn main() -> Result<()> {
     if n_missing > 0 {
         return Ok(());
     }
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
+    let words = fit_words(question, &rows, &data)?;
     let choices = choices(&store);
     let trained = train_head(question, &rows, &mut store, &choices, FOLDS)?;
     report(&trained);
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
     fs::create_dir_all(data.join("heads"))?;
     let file = data
         .join("heads")
@@ -74,7 +75,7 @@ fn main() -> Result<()> {
     fs::write(&file, trained.head.to_text())?;
     println!("written: {}", file.display());
     if question == Question::Exec {
-        let calibration = calibrate(&rows, &trained, &mut store, &prompt)?;
+        let calibration = calibrate(&rows, &trained, &words, &mut store, &prompt)?;
         fs::write(data.join("weights.toml"), calibration.to_text()?)?;
     } else {
         let calibration = calibrate_texts(question, &rows, &trained, &mut store, &prompt)?;
@@ -82,6 +83,28 @@ fn main() -> Result<()> {
         fs::write(data.join(file), calibration.to_text()?)?;
     }
     Ok(())
+}
+
+/// Fits and writes the model of the words; gives its cross-fitted scores.
+fn fit_words(question: Question, rows: &[LearnRow], data: &Path) -> Result<Vec<f64>> {
+    let texts: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
+    let malicious: Vec<bool> = rows.iter().map(|row| row.malicious).collect();
+    let groups: Vec<&str> = rows.iter().map(|row| row.group.as_str()).collect();
+    let start = Instant::now();
+    let scores = cross_fitted_terms(&texts, &malicious, &folds_of(&groups, FOLDS));
+    let separation = Separation::of(&scores, &malicious);
+    println!("words: {separation:?}, {:?}", start.elapsed());
+    let origin = TermOrigin {
+        question: question.name().to_owned(),
+        corpus: rows_hash(rows),
+        rows: rows.len(),
+    };
+    let model = TermModel::fit(origin, &texts, &malicious);
+    fs::create_dir_all(data.join("terms"))?;
+    let file = data.join("terms").join(format!("{}.bin", question.name()));
+    fs::write(&file, model.to_bytes())?;
+    println!("written: {}", file.display());
+    Ok(scores)
 }
 
 /// The rows of `question`; of those that read the same, the first.
@@ -110,23 +133,16 @@ fn kept_states(n_layers: usize) -> StateChoice {
     }
 }
 
-/// Each kept mean over the event, and the middle one with the late answer state.
+/// The mean over the event of one, of three and of all kept layers; one layer by
+/// itself, and the answer's state, have always done worse.
 fn choices(store: &StateStore) -> Vec<StateChoice> {
     let layers = &store.choice().layers;
-    let single = |position, layer| StateChoice {
-        positions: vec![position],
-        layers: vec![layer],
-    };
-    let mut choices: Vec<StateChoice> = layers[..3]
-        .iter()
-        .map(|&layer| single(Position::EventMean, layer))
-        .collect();
-    choices.push(single(Position::Answer, layers[3]));
-    choices.push(StateChoice {
-        positions: vec![Position::EventMean, Position::Answer],
-        layers: vec![layers[1]],
-    });
-    choices
+    [&layers[1..2], &layers[..3], &layers[..]]
+        .map(|layers| StateChoice {
+            positions: vec![Position::EventMean],
+            layers: layers.to_vec(),
+        })
+        .to_vec()
 }
 
 fn report(trained: &TrainedHead) {
@@ -147,6 +163,7 @@ fn report(trained: &TrainedHead) {
 fn calibrate(
     rows: &[LearnRow],
     trained: &TrainedHead,
+    words: &[f64],
     store: &mut StateStore,
     prompt: &Prompt,
 ) -> Result<Calibration> {
@@ -163,7 +180,7 @@ fn calibrate(
     let config = ClassifierConfig::shipped()?;
     let classifier = Classifier::new(config.clone(), parts)?;
     let mut fit_rows = Vec::new();
-    for (row, head) in rows.iter().zip(&trained.scores) {
+    for ((row, head), words) in rows.iter().zip(&trained.scores).zip(words) {
         let LearnSource::Exec(case) = &row.source else {
             bail!("{} is no program start", row.id);
         };
@@ -171,6 +188,7 @@ fn calibrate(
         let found = store.find(&row.text)?.context("computed above")?;
         signals.judge = Some(found.label_log_odds - prior);
         signals.head = Some(*head);
+        signals.terms = Some(*words);
         fit_rows.push(FitRow {
             signals,
             malicious: row.malicious,
@@ -183,7 +201,7 @@ fn calibrate(
     let malicious: Vec<bool> = rows.iter().map(|row| row.malicious).collect();
     let n_malicious = malicious.iter().filter(|malicious| **malicious).count();
     Ok(Calibration {
-        format: 2,
+        format: 3,
         judge: judge_identity(trained),
         embedder: embed.identity(),
         prior: n_malicious as f64 / rows.len() as f64,
@@ -276,6 +294,7 @@ fn alone(rows: &[FitRow]) {
     };
     print("head", &|row| row.signals.head.unwrap_or(0.0));
     print("labels", &|row| row.signals.judge.unwrap_or(0.0));
+    print("words", &|row| row.signals.terms.unwrap_or(0.0));
     print("vote", &|row| row.signals.vote);
     print("rule", &|row| f64::from(row.signals.rule_level));
 }

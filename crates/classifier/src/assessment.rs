@@ -103,6 +103,13 @@ impl Assessment {
                 summary: "the language model's reading of the case".to_owned(),
             });
         }
+        if shares.terms != 0.0 {
+            evidence.push(Evidence {
+                provenance: origin(SourceKind::Rule, "terms", env!("CARGO_PKG_VERSION")),
+                log_odds: shares.terms,
+                summary: "the words of the command".to_owned(),
+            });
+        }
         let total: f64 = self.named_precedents().map(|hit| hit.score.max(0.0)).sum();
         for hit in self.named_precedents() {
             let label = hit.precedent.label.name();

@@ -25,10 +25,12 @@ use crate::{
     Calibration, ClassifierError, Judge, RuleSet, Signals,
     assessment::Assessment,
     cache::{CacheKey, KeyParts, RecentCache, behaviour_key},
+    judge::Question,
     precedents,
     reading::{Features, Reader, Surroundings, is_interpreter, shown_by},
     render::{base_name, render_behaviour, render_behaviour_or_cut, render_case},
     screen::{ScreenHit, command_of, field_values, is_cut},
+    terms::TermModel,
 };
 
 /// How a classifier works.
@@ -40,10 +42,12 @@ pub struct ClassifierConfig {
     pub top_k_retrieval: usize,
     /// Weights and thresholds.
     pub calibration: Calibration,
+    /// The model of the words of program starts; without one the others decide.
+    pub terms: Option<Arc<TermModel>>,
 }
 
 impl ClassifierConfig {
-    /// The shipped calibration, 12 precedents, 8192 remembered verdicts.
+    /// The shipped calibration and words, 12 precedents, 8192 remembered verdicts.
     ///
     /// # Errors
     /// [`ClassifierError::Calibration`]; a test makes sure that there is none.
@@ -52,6 +56,7 @@ impl ClassifierConfig {
             cache_entries: 8192,
             top_k_retrieval: 12,
             calibration: Calibration::shipped()?,
+            terms: shipped_terms()?,
         })
     }
 }
@@ -200,6 +205,7 @@ impl Classifier {
             signals: Signals {
                 judge: None,
                 head: None,
+                terms: self.terms(&behaviour),
                 vote: precedents::vote(&precedent_hits),
                 rule_level: evidence_level(&rule_hits),
                 indicators: read.indicators,
@@ -298,7 +304,8 @@ impl Classifier {
     /// that `leave_out` names do not vote.
     #[must_use]
     pub fn signals(&self, case: &Case, leave_out: &dyn Fn(&PrecedentHit) -> bool) -> Signals {
-        let (mut hits, _) = self.precedent_hits(&render_behaviour(case));
+        let behaviour = render_behaviour(case);
+        let (mut hits, _) = self.precedent_hits(&behaviour);
         hits.retain(|hit| !leave_out(hit));
         let judge = self.parts.judge.as_ref();
         let answer = judge.and_then(|judge| judge.judge(&render_case(case)).ok());
@@ -306,6 +313,7 @@ impl Classifier {
         Signals {
             judge: answer.map(|answer| answer.log_odds),
             head: answer.and_then(|answer| answer.head),
+            terms: self.terms(&behaviour),
             vote: precedents::vote(&hits),
             rule_level: evidence_level(&self.rule_hits(case)),
             indicators: read.indicators,
@@ -388,6 +396,11 @@ impl Classifier {
         verdict
     }
 
+    fn terms(&self, behaviour: &str) -> Option<f64> {
+        let terms = self.config.terms.as_ref();
+        terms.map(|terms| terms.log_odds(behaviour))
+    }
+
     fn rule_hits(&self, case: &Case) -> Vec<ScreenHit> {
         let rules = self.parts.rules.as_ref();
         rules.map_or_else(Vec::new, |rules| rules.screen(case))
@@ -452,6 +465,12 @@ fn evidence_level(hits: &[ScreenHit]) -> u8 {
         .map(|hit| hit.level)
         .max()
         .unwrap_or(0)
+}
+
+fn shipped_terms() -> Result<Option<Arc<TermModel>>, ClassifierError> {
+    let shipped = TermModel::shipped(Question::Exec);
+    let shipped = shipped.map_err(|e| ClassifierError::Calibration(e.to_string()))?;
+    Ok(shipped.map(Arc::new))
 }
 
 fn hash_text(hasher: &mut Sha256, text: &str) {

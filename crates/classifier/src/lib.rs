@@ -32,6 +32,7 @@ mod reading;
 mod render;
 mod screen;
 mod seed;
+mod terms;
 mod texts;
 
 pub use classifier::{Classifier, ClassifierConfig, Counters, Parts, Pending, Prepared};
@@ -56,6 +57,7 @@ pub use seed::{
     LabelledExec, SHIPPED_TENANT, Seeded, calibration_rows, exec_case, rendering_hash, seed_memory,
     shipped_data_hash, shipped_precedents,
 };
+pub use terms::{TermFileError, TermModel, TermOrigin, cross_fitted as cross_fitted_terms};
 pub use texts::{
     FittedTexts, TextCalibration, TextClassifier, TextFitRow, TextWeights, fit_texts,
     may_run_command, more_severe,

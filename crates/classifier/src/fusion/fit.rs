@@ -4,7 +4,7 @@
 //! (Nesterov 1983; projection as in Parikh and Boyd 2014, section 4.3).
 //! Deterministic: no randomness, rows in the order given. Base scores are
 //! cross-fitted: the feature model's score of a row comes from a fit without the
-//! row's group, and so must the head's, which the caller brings.
+//! row's group, and so must those of head and words, which the caller brings.
 
 use super::{FeatureModel, Signals, Weights};
 use crate::head::folds_of;
@@ -18,7 +18,7 @@ const SIGNAL_L2: f64 = 0.001;
 /// A labelled row to fit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FitRow {
-    /// What the stages said; the head's answer from a fit without this row's group.
+    /// What the stages said; head and words from fits without this row's group.
     pub signals: Signals,
     /// The truth.
     pub malicious: bool,
@@ -173,9 +173,10 @@ fn to_weights(fitted: &[f64]) -> Weights {
         intercept: at(0),
         head: at(1),
         judge: at(2),
-        vote: at(3),
-        rule: at(4),
-        features: at(5),
+        terms: at(3),
+        vote: at(4),
+        rule: at(5),
+        features: at(6),
         malicious_threshold: 1.0,
         benign_threshold: 0.0,
     }
@@ -193,6 +194,7 @@ mod tests {
             signals: Signals {
                 judge: Some(judge),
                 head: Some(judge * 2.0),
+                terms: None,
                 vote: judge / 4.0,
                 rule_level: if malicious { 0 } else { 2 },
                 indicators: Vec::new(),
@@ -236,6 +238,7 @@ mod tests {
                 signals: Signals {
                     judge: None,
                     head: None,
+                    terms: None,
                     vote: 0.0,
                     rule_level: 0,
                     indicators: Vec::new(),

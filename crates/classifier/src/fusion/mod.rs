@@ -22,13 +22,13 @@ use crate::{
     reading::{Features, INDICATORS},
 };
 
-/// The judge's and the head's log-odds count at most this much, in nats.
+/// The log-odds of judge, head and words count at most this much each, in nats.
 const MAX_JUDGE: f64 = 8.0;
 /// The vote of precedents counts at most this much, in nats.
 const MAX_VOTE: f64 = 4.0;
 /// The log-odds of the feature model count at most this much, in nats.
 const MAX_FEATURES: f64 = 8.0;
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// What the stages found out about a case, before they are weighed.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +37,8 @@ pub struct Signals {
     pub judge: Option<f64>,
     /// The log-odds of the judge's head in nats, if it has one and answered.
     pub head: Option<f64>,
+    /// The log-odds of the words, in nats, if there is a term model.
+    pub terms: Option<f64>,
     /// The vote of precedents, log-odds in nats.
     pub vote: f64,
     /// The level of the strongest rule that does not settle alone, 0 (none) to 4
@@ -56,6 +58,8 @@ pub enum SignalKind {
     Head,
     /// The judge's labels.
     Judge,
+    /// The words.
+    Terms,
     /// The vote of precedents.
     Vote,
     /// Rules.
@@ -65,12 +69,13 @@ pub enum SignalKind {
 }
 
 impl Signals {
-    /// The signals as columns of about equal size: head, judge, vote, rule, and
+    /// The signals as columns of about equal size: head, judge, terms, vote, rule, and
     /// `features`, the log-odds of the feature model.
-    fn columns(&self, features: f64) -> [f64; 5] {
+    fn columns(&self, features: f64) -> [f64; 6] {
         [
             bounded(self.head.unwrap_or(0.0), MAX_JUDGE) / 2.0,
             bounded(self.judge.unwrap_or(0.0), MAX_JUDGE) / 2.0,
+            bounded(self.terms.unwrap_or(0.0), MAX_JUDGE) / 2.0,
             bounded(self.vote, MAX_VOTE) / 2.0,
             f64::from(self.rule_level.min(4)) / 2.0,
             bounded(features, MAX_FEATURES) / 2.0,
@@ -109,6 +114,8 @@ pub struct Weights {
     pub head: f64,
     /// Weight of the labels' log-odds.
     pub judge: f64,
+    /// Weight of the words' log-odds.
+    pub terms: f64,
     /// Weight of the vote.
     pub vote: f64,
     /// Weight of the strongest rule's level.
@@ -122,8 +129,9 @@ pub struct Weights {
 }
 
 impl Weights {
-    fn in_order(&self) -> [f64; 5] {
-        [self.head, self.judge, self.vote, self.rule, self.features]
+    fn in_order(&self) -> [f64; 6] {
+        let fast = [self.terms, self.vote, self.rule, self.features];
+        [self.head, self.judge, fast[0], fast[1], fast[2], fast[3]]
     }
 
     fn check(&self, set: &str) -> Result<(), ClassifierError> {
@@ -145,6 +153,7 @@ impl Weights {
         *match kind {
             SignalKind::Head => &mut self.head,
             SignalKind::Judge => &mut self.judge,
+            SignalKind::Terms => &mut self.terms,
             SignalKind::Vote => &mut self.vote,
             SignalKind::Rule => &mut self.rule,
             SignalKind::Features => &mut self.features,
@@ -157,6 +166,7 @@ impl Weights {
 pub(crate) struct Shares {
     /// Head and labels.
     pub(crate) model: f64,
+    pub(crate) terms: f64,
     pub(crate) vote: f64,
     pub(crate) rule: f64,
     /// Beyond those of nothing seen.
@@ -167,7 +177,7 @@ pub(crate) struct Shares {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
-    /// The file format, 2.
+    /// The file format, 3.
     pub format: u32,
     /// [`crate::Judge::identity`] of the judge whose answers were weighed.
     pub judge: String,
@@ -297,9 +307,10 @@ impl Calibration {
         let nothing = bounded(self.features.intercept, MAX_FEATURES) / 2.0 * weights.features;
         let shares = Shares {
             model: parts[0] + parts[1],
-            vote: parts[2],
-            rule: parts[3],
-            features: parts[4] - nothing,
+            terms: parts[2],
+            vote: parts[3],
+            rule: parts[4],
+            features: parts[5] - nothing,
         };
         (weights.intercept + parts.iter().sum::<f64>(), shares)
     }
@@ -317,6 +328,7 @@ mod tests {
         Signals {
             judge: Some(1.0),
             head: Some(-1.0),
+            terms: Some(0.5),
             vote: -0.5,
             rule_level: 2,
             indicators: vec![false; INDICATORS.len()],
@@ -347,6 +359,8 @@ mod tests {
             at_least(&more, "judge");
             more.head = head.map(|head| head + 1.0);
             at_least(&more, "head");
+            more.terms = more.terms.map(|terms| terms + 1.0);
+            at_least(&more, "terms");
             more.vote += 1.0;
             at_least(&more, "vote");
             more.rule_level = 4;
@@ -360,8 +374,8 @@ mod tests {
         let text = shipped.to_text().unwrap();
         assert_eq!(Calibration::parse(&text).unwrap(), shipped);
         for (from, to, expected) in [
-            ("format = 2", "format = 9", "format 9"),
-            ("format = 2", "format = 2\nextra = 2", "extra"),
+            ("format = 3", "format = 9", "format 9"),
+            ("format = 3", "format = 3\nextra = 2", "extra"),
             (
                 "shell_on_socket = ",
                 "no_such = 1.0\nshell_on_socket = ",
@@ -396,6 +410,7 @@ mod tests {
         let none = Signals {
             judge: Some(0.0),
             head: Some(0.0),
+            terms: Some(0.0),
             vote: 0.0,
             rule_level: 0,
             indicators: vec![false; INDICATORS.len()],
@@ -403,7 +418,7 @@ mod tests {
         };
         let (base, nothing) = calibration.weigh(&none);
         assert_eq!(nothing.model, 0.0);
-        let sum = base + shares.model + shares.vote + shares.rule + shares.features;
+        let sum = base + shares.model + shares.terms + shares.vote + shares.rule + shares.features;
         assert!((log_odds - sum).abs() < 1e-9, "{log_odds} {sum}");
     }
 
@@ -437,6 +452,7 @@ mod tests {
             let wild = Signals {
                 judge: Some(judge),
                 head: Some(judge),
+                terms: Some(judge),
                 vote: judge,
                 ..signals()
             };

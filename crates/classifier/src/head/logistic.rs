@@ -9,9 +9,9 @@ use std::collections::VecDeque;
 
 /// Pairs of steps that approximate the curvature.
 const MEMORY: usize = 12;
-const MAX_STEPS: usize = 300;
+const MAX_STEPS: usize = 120;
 /// The gradient's largest component at which it is done.
-const TOLERANCE: f64 = 1e-6;
+const TOLERANCE: f64 = 1e-5;
 
 /// Rows of one width with their labels; rows are weighed.
 #[derive(Clone, Debug, Default)]
@@ -112,7 +112,8 @@ pub(crate) fn fit_path(samples: &Samples<'_>, penalties: &[f64]) -> Vec<Linear> 
     };
     let mut at = vec![0.0; scaling.mean.len() + 1];
     let fitted = penalties.iter().map(|&l2| {
-        at = minimise(&loss, l2, std::mem::take(&mut at));
+        let start = std::mem::take(&mut at);
+        at = minimise(start, &mut |at, slope| loss.at(at, l2, slope));
         scaling.undo(&at)
     });
     fitted.collect()
@@ -168,13 +169,17 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
     rest + parts.iter().map(|part| f64::from(*part)).sum::<f64>()
 }
 
-fn softplus(x: f64) -> f64 {
+pub(crate) fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
-fn minimise(loss: &Loss<'_>, l2: f64, mut at: Vec<f64>) -> Vec<f64> {
+/// Where `loss` is least, from `at` on; `loss` gives its value and writes its slope.
+pub(crate) fn minimise(
+    mut at: Vec<f64>,
+    loss: &mut dyn FnMut(&[f64], &mut Vec<f64>) -> f64,
+) -> Vec<f64> {
     let mut slope = Vec::new();
-    let mut value = loss.at(&at, l2, &mut slope);
+    let mut value = loss(&at, &mut slope);
     let mut pairs: VecDeque<(Vec<f64>, Vec<f64>)> = VecDeque::with_capacity(MEMORY);
     for _ in 0..MAX_STEPS {
         if slope.iter().all(|part| part.abs() < TOLERANCE) {
@@ -195,7 +200,7 @@ fn minimise(loss: &Loss<'_>, l2: f64, mut at: Vec<f64>) -> Vec<f64> {
                 .zip(&direction)
                 .map(|(a, d)| a + step * d)
                 .collect();
-            let next_value = loss.at(&next, l2, &mut next_slope);
+            let next_value = loss(&next, &mut next_slope);
             if next_value <= value + 1e-4 * step * descent {
                 value = next_value;
                 break Some(next);

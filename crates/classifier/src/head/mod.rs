@@ -9,7 +9,9 @@ mod states;
 mod trained;
 mod training;
 
+pub(crate) use logistic::{minimise, softplus};
 pub use rows::{LearnRow, LearnSource, read_rows, rows_hash};
 pub use states::{Position, StateChoice, StateStore, TextStates};
 pub use trained::{Head, HeadError, HeadOrigin};
+pub(crate) use training::in_parallel;
 pub use training::{Separation, TrainedHead, TriedHead, folds_of, train_head};

@@ -1,7 +1,10 @@
 //! Choosing and fitting a head: cross-validation in which rows of one group are
 //! never both fitted and scored.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use super::{
     Head, LearnRow, StateChoice, StateStore,
@@ -10,7 +13,7 @@ use super::{
 use crate::{ClassifierError, judge::Question};
 
 /// Penalties that are tried, from the largest down.
-pub(crate) const PENALTIES: [f64; 4] = [0.3, 0.1, 0.03, 0.01];
+pub(crate) const PENALTIES: [f64; 3] = [0.1, 0.03, 0.01];
 
 /// A head that was chosen and fitted, and how it was chosen.
 #[derive(Clone, Debug)]
@@ -204,9 +207,8 @@ pub(crate) fn cross_fitted(
     folds: &[usize],
     penalties: &[f64],
 ) -> Vec<Vec<f64>> {
-    let mut scores = vec![vec![0.0; folds.len()]; penalties.len()];
     let n_folds = folds.iter().max().map_or(0, |fold| fold + 1);
-    for fold in 0..n_folds {
+    let models = in_parallel(n_folds, |fold| {
         let mut outside = Samples::default();
         for (idx, row) in samples.rows.iter().enumerate() {
             if folds[idx] != fold {
@@ -215,15 +217,43 @@ pub(crate) fn cross_fitted(
                 outside.weights.push(samples.weights[idx]);
             }
         }
-        for (scores, model) in scores.iter_mut().zip(fit_path(&outside, penalties)) {
-            for (idx, row) in samples.rows.iter().enumerate() {
-                if folds[idx] == fold {
-                    scores[idx] = model.log_odds(row);
-                }
+        fit_path(&outside, penalties)
+    });
+    let of_penalty = |penalty: usize| {
+        let rows = samples.rows.iter().zip(folds);
+        rows.map(|(row, fold)| models[*fold][penalty].log_odds(row))
+            .collect()
+    };
+    (0..penalties.len()).map(of_penalty).collect()
+}
+
+/// `job(0)` to `job(n_jobs - 1)`, in order, on as many threads as there are
+/// processors.
+pub(crate) fn in_parallel<T: Send>(n_jobs: usize, job: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let n_threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let idx = next.fetch_add(1, Ordering::Relaxed);
+            if idx >= n_jobs {
+                return done;
             }
+            done.push((idx, job(idx)));
         }
-    }
-    scores
+    };
+    let mut done: Vec<(usize, T)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..n_threads.min(n_jobs))
+            .map(|_| scope.spawn(work))
+            .collect();
+        let results = threads.into_iter().map(|thread| match thread.join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        results.flatten().collect()
+    });
+    done.sort_by_key(|(idx, _)| *idx);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Fits all rows under one penalty.
