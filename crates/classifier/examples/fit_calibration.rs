@@ -78,7 +78,7 @@ fn main() -> Result<()> {
         let calibration = calibrate(&rows, &trained, &words, &mut store, &prompt)?;
         fs::write(data.join("weights.toml"), calibration.to_text()?)?;
     } else {
-        let calibration = calibrate_texts(question, &rows, &trained, &mut store, &prompt)?;
+        let calibration = calibrate_texts(question, &rows, &trained, &words, &mut store, &prompt)?;
         let file = format!("weights-{}.toml", question.name());
         fs::write(data.join(file), calibration.to_text()?)?;
     }
@@ -219,17 +219,19 @@ fn calibrate_texts(
     question: Question,
     rows: &[LearnRow],
     trained: &TrainedHead,
+    words: &[f64],
     store: &mut StateStore,
     prompt: &Prompt,
 ) -> Result<TextCalibration> {
     let prior = label_prior(store, prompt)?;
     let mut fit_rows = Vec::new();
-    for (row, head) in rows.iter().zip(&trained.scores) {
+    for ((row, head), words) in rows.iter().zip(&trained.scores).zip(words) {
         let found = store.find(&row.text)?.context("computed above")?;
         fit_rows.push(TextFitRow {
             row,
             head: *head,
             labels: found.label_log_odds - prior,
+            terms: *words,
         });
     }
     let malicious: Vec<bool> = rows.iter().map(|row| row.malicious).collect();

@@ -141,6 +141,8 @@ impl Classifier {
         let mut hasher = Sha256::new();
         hasher.update(config.calibration.content_hash()?);
         hasher.update(config.top_k_retrieval.to_le_bytes());
+        let terms = config.terms.as_ref().map(|terms| terms.content_hash());
+        hash_text(&mut hasher, terms.unwrap_or(""));
         let judge = parts.judge.as_ref().map(|judge| judge.identity());
         if let Some(identity) = &judge
             && *identity != config.calibration.judge
@@ -468,9 +470,7 @@ fn evidence_level(hits: &[ScreenHit]) -> u8 {
 }
 
 fn shipped_terms() -> Result<Option<Arc<TermModel>>, ClassifierError> {
-    let shipped = TermModel::shipped(Question::Exec);
-    let shipped = shipped.map_err(|e| ClassifierError::Calibration(e.to_string()))?;
-    Ok(shipped.map(Arc::new))
+    Ok(TermModel::shipped(Question::Exec)?.map(Arc::new))
 }
 
 fn hash_text(hasher: &mut Sha256, text: &str) {

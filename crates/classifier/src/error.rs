@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use inwarden_inference::InferenceError;
 use inwarden_memory::MemoryError;
 
+use crate::TermFileError;
+
 /// Why a classifier, its rules or its data could not be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -80,6 +82,9 @@ pub enum ClassifierError {
     /// The stored calibration cannot be used.
     #[error("calibration: {0}")]
     Calibration(String),
+    /// The stored model of the words cannot be used.
+    #[error(transparent)]
+    Terms(#[from] TermFileError),
     /// The model could not compute what is needed.
     #[error("language model")]
     Model(#[from] InferenceError),

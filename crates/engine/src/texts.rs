@@ -10,8 +10,8 @@ use std::{
 };
 
 use inwarden_classifier::{
-    CallText, Classifier, HeadUse, Judge, JudgeAnswer, JudgeError, Question, TextCalibration,
-    TextClassifier, may_run_command, more_severe,
+    CallText, Classifier, ClassifierError, HeadUse, Judge, JudgeAnswer, JudgeError, Question,
+    TermModel, TextCalibration, TextClassifier, may_run_command, more_severe,
 };
 use inwarden_inference::Scheduler;
 use inwarden_types::{AgentText, Case, EventData, TextGiver, ToolCall, Verdict};
@@ -43,6 +43,7 @@ pub(crate) struct TextJudges {
 struct Lazy {
     question: Question,
     calibration: TextCalibration,
+    terms: Option<Arc<TermModel>>,
     made: OnceLock<Option<TextClassifier>>,
 }
 
@@ -63,6 +64,9 @@ impl TextJudges {
                 lazy.push(Lazy {
                     question,
                     calibration,
+                    terms: TermModel::shipped(question)
+                        .map_err(ClassifierError::from)?
+                        .map(Arc::new),
                     made: OnceLock::new(),
                 });
             }
@@ -111,6 +115,10 @@ impl TextJudges {
         let made = lazy.made.get_or_init(|| {
             let judge = self.parts.as_ref().map(|parts| parts.judge(question));
             let made = TextClassifier::new(question, judge, lazy.calibration.clone());
+            let made = made.map(|made| match &lazy.terms {
+                Some(terms) => made.with_terms(Arc::clone(terms)),
+                None => made,
+            });
             made.inspect_err(|error| tracing::error!(%error, "texts are judged as programs are"))
                 .ok()
         });
@@ -123,12 +131,14 @@ impl TextJudges {
         for Lazy {
             question,
             calibration,
+            terms,
             ..
         } in &self.lazy
         {
             let hash = calibration.content_hash()?;
             let digits: String = hash[..6].iter().map(|byte| format!("{byte:02x}")).collect();
-            names.push(format!("{}:{digits}", question.name()));
+            let terms = terms.as_ref().map_or("none", |terms| terms.content_hash());
+            names.push(format!("{}:{digits} words:{terms}", question.name()));
         }
         if names.is_empty() {
             names.push("none".to_owned());

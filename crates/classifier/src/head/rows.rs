@@ -6,8 +6,9 @@
 //! * tool calls: `id`, `label` (`attack` or `benign`), `family`, `user_task`,
 //!   `history` (a list of `tool`, `args`, `output`), `tool`, `args`.
 //!
-//! All may have `pair`: rows of one pair are in one group. Other fields are for
-//! people and not read.
+//! All may have `pair` and `domain`. Rows of one domain are in one group, otherwise
+//! those of one pair, otherwise those of one family, ordinary texts alone. Other
+//! fields are for people and not read.
 
 use std::collections::BTreeMap;
 
@@ -67,6 +68,7 @@ struct Common {
     label: String,
     family: String,
     pair: Option<String>,
+    domain: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -127,9 +129,11 @@ fn read_row(line: &str, family_of_pair: &mut BTreeMap<String, String>) -> Result
         "benign" => false,
         other => return Err(format!("no label {other}")),
     };
-    let group = match row.pair {
-        Some(pair) => family_of_pair.entry(pair).or_insert(row.family).clone(),
-        None => row.family,
+    let is_alone = row.pair.is_none() && row.domain.is_none();
+    let group = match (row.domain, row.pair) {
+        (Some(domain), _) => domain,
+        (None, Some(pair)) => family_of_pair.entry(pair).or_insert(row.family).clone(),
+        (None, None) => row.family,
     };
     let (question, text, source) = match body {
         Body::Exec { argv, parent } => {
@@ -176,10 +180,13 @@ fn read_row(line: &str, family_of_pair: &mut BTreeMap<String, String>) -> Result
             (Question::ToolCall, text, LearnSource::Call(call))
         }
     };
+    // The families of ordinary texts are the places they come from, which attacks
+    // share: without one of them, it would be learnt that only attacks come from there.
+    let has_own_group = !malicious && is_alone && question != Question::Exec;
     Ok(LearnRow {
+        group: if has_own_group { row.id.clone() } else { group },
         id: row.id,
         malicious,
-        group,
         question,
         text,
         source,

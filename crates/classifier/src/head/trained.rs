@@ -259,12 +259,31 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+const CODER_0_5B: &str = "qwen2.5-coder-0.5b-instruct-q4_k_m";
+
 /// Model, question, file.
-const SHIPPED: &[(&str, Question, &str)] = &[(
-    "qwen2.5-coder-0.5b-instruct-q4_k_m",
-    Question::Exec,
-    include_str!("../../data/heads/qwen2.5-coder-0.5b-instruct-q4_k_m.exec.json"),
-)];
+const SHIPPED: &[(&str, Question, &str)] = &[
+    (
+        CODER_0_5B,
+        Question::Exec,
+        include_str!("../../data/heads/qwen2.5-coder-0.5b-instruct-q4_k_m.exec.json"),
+    ),
+    (
+        CODER_0_5B,
+        Question::UserText,
+        include_str!("../../data/heads/qwen2.5-coder-0.5b-instruct-q4_k_m.user_text.json"),
+    ),
+    (
+        CODER_0_5B,
+        Question::ToolOutput,
+        include_str!("../../data/heads/qwen2.5-coder-0.5b-instruct-q4_k_m.tool_output.json"),
+    ),
+    (
+        CODER_0_5B,
+        Question::ToolCall,
+        include_str!("../../data/heads/qwen2.5-coder-0.5b-instruct-q4_k_m.tool_call.json"),
+    ),
+];
 
 #[cfg(test)]
 mod tests {
@@ -306,6 +325,7 @@ mod tests {
             assert_eq!(origin.prompt, Prompt::of(*question).content_hash());
             assert_eq!(origin.rendering, crate::rendering_hash());
         }
+        assert!(Head::shipped(CODER_0_5B, Question::Exec).unwrap().is_some());
         assert_eq!(Head::shipped("another", Question::Exec), Ok(None));
     }
 

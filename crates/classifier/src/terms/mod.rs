@@ -164,7 +164,21 @@ fn bucket(parts: &[&[u8]], n_buckets: u32) -> u32 {
 }
 
 /// Question, file.
-const SHIPPED: &[(Question, &[u8])] = &[];
+const SHIPPED: &[(Question, &[u8])] = &[
+    (Question::Exec, include_bytes!("../../data/terms/exec.bin")),
+    (
+        Question::UserText,
+        include_bytes!("../../data/terms/user_text.bin"),
+    ),
+    (
+        Question::ToolOutput,
+        include_bytes!("../../data/terms/tool_output.bin"),
+    ),
+    (
+        Question::ToolCall,
+        include_bytes!("../../data/terms/tool_call.bin"),
+    ),
+];
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,7 @@ use crate::{
 };
 
 const FORMAT: u32 = 2;
-/// Head and labels count at most this much, in nats.
+/// Head, labels and words count at most this much each, in nats.
 const MAX_JUDGE: f64 = 8.0;
 const L2: f64 = 0.001;
 
@@ -65,6 +65,8 @@ pub struct TextFitRow<'a> {
     pub head: f64,
     /// The labels' log-odds, less the prior.
     pub labels: f64,
+    /// The words' log-odds, from a fit without the row's group.
+    pub terms: f64,
 }
 
 /// Fitted weights, and what they give the rows: log-odds of each from a fit without
@@ -90,7 +92,7 @@ pub fn fit_texts(question: Question, rows: &[TextFitRow<'_>], n_folds: usize) ->
     let malicious: Vec<bool> = rows.iter().map(|row| row.row.malicious).collect();
     let named: Vec<Columns> = rows
         .iter()
-        .map(|row| all_columns(Some(row.head), Some(row.labels), &columns_of(row.row)))
+        .map(|row| all_columns(Some(row.head), Some(row.labels), &columns_of(row)))
         .collect();
     // Head and labels are the first two columns.
     let fit = |skip: usize| -> (TextWeights, Vec<f64>) {
@@ -138,12 +140,19 @@ pub fn fit_texts(question: Question, rows: &[TextFitRow<'_>], n_folds: usize) ->
     }
 }
 
-fn columns_of(row: &LearnRow) -> Columns {
-    match &row.source {
+fn columns_of(row: &TextFitRow<'_>) -> Columns {
+    let mut columns = match &row.row.source {
         LearnSource::Exec(_) => Columns::new(),
         LearnSource::Text(text) => text_columns(text),
         LearnSource::Call(call) => call_columns(call),
-    }
+    };
+    columns.push(terms_column(row.terms));
+    columns
+}
+
+/// The column of the words' log-odds.
+pub(super) fn terms_column(log_odds: f64) -> (&'static str, f64) {
+    ("terms", bounded(log_odds, MAX_JUDGE) / 2.0)
 }
 
 fn all_columns(head: Option<f64>, labels: Option<f64>, others: &Columns) -> Columns {
@@ -250,4 +259,17 @@ impl TextWeights {
 }
 
 /// Question, file.
-const SHIPPED: &[(Question, &str)] = &[];
+const SHIPPED: &[(Question, &str)] = &[
+    (
+        Question::UserText,
+        include_str!("../../data/weights-user_text.toml"),
+    ),
+    (
+        Question::ToolOutput,
+        include_str!("../../data/weights-tool_output.toml"),
+    ),
+    (
+        Question::ToolCall,
+        include_str!("../../data/weights-tool_call.toml"),
+    ),
+];

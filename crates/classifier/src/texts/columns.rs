@@ -108,6 +108,7 @@ pub(super) fn summary(column: &str) -> &'static str {
     match column {
         "head" => "the trained head's reading of the text",
         "judge" => "the language model's answer",
+        "terms" => "the words of the text",
         "highest_span" => "a sentence that reads like an order to an assistant",
         "instruction_spans" => "sentences that read like orders to an assistant",
         "hidden_characters" => "characters that a reader does not see",

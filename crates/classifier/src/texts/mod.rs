@@ -29,6 +29,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use calibration::{FittedTexts, TextCalibration, TextFitRow, TextWeights, fit_texts};
 
+use self::calibration::terms_column;
 pub(crate) use self::columns::{Columns, call_columns, text_columns};
 use self::columns::{call_columns_or_cut, renderings, summary};
 pub use self::join::{may_run_command, more_severe};
@@ -36,6 +37,7 @@ use crate::{
     ClassifierError, Counters, Judge, JudgeError,
     cache::{CacheKey, RecentCache},
     judge::{CallText, Question, render_call},
+    terms::TermModel,
 };
 
 /// Verdicts that are remembered, about 2 KB each.
@@ -49,6 +51,7 @@ pub struct TextClassifier {
     question: Question,
     judge: Option<Arc<dyn Judge>>,
     calibration: TextCalibration,
+    terms: Option<Arc<TermModel>>,
     /// Hash of what does not change while this classifier lives.
     fixed_hash: [u8; 32],
     cache: Mutex<RecentCache<Verdict>>,
@@ -108,12 +111,24 @@ impl TextClassifier {
             question,
             judge,
             calibration,
+            terms: None,
             fixed_hash: hasher.finalize().into(),
             cache: Mutex::new(RecentCache::new(CACHE_ENTRIES)),
             cache_hits: AtomicU64::new(0),
             cache_misses: AtomicU64::new(0),
             judge_failed: AtomicU64::new(0),
         })
+    }
+
+    /// The same with the model of the words of its question.
+    #[must_use]
+    pub fn with_terms(mut self, terms: Arc<TermModel>) -> Self {
+        let mut hasher = Sha256::new();
+        hasher.update(self.fixed_hash);
+        hasher.update(terms.content_hash());
+        self.fixed_hash = hasher.finalize().into();
+        self.terms = Some(terms);
+        self
     }
 
     /// What is asked.
@@ -194,7 +209,12 @@ impl TextClassifier {
             return verdict;
         }
         self.cache_misses.fetch_add(1, Ordering::Relaxed);
-        let asked = ask();
+        let mut asked = ask();
+        if let Some(terms) = &self.terms {
+            let all = asked.texts.iter().map(|text| terms.log_odds(text));
+            let highest = all.fold(f64::NEG_INFINITY, f64::max);
+            asked.columns.push(terms_column(highest));
+        }
         stages.add(Stage::Screen, start.elapsed());
         let start = Instant::now();
         let answer = self.strongest(&asked.texts);
