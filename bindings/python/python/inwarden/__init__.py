@@ -1,7 +1,7 @@
 """The security analyst that lives inside the process.
 
-`Guard` judges tool calls before an agent makes them, and texts before it reads them. `Warden.replay` judges the
-events of a recording. Nothing leaves the machine.
+`Guard` judges tool calls before an agent makes them, and texts before it reads them.
+`Warden.replay` judges the events of a recording. Nothing leaves the machine.
 """
 
 import asyncio
