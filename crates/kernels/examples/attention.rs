@@ -62,7 +62,7 @@ fn main() {
     println!("variant           model  kv    rows  GMAC/s  us a call");
     for variant in variants {
         for model in &MODELS {
-            for kv_type in [KvType::Bf16, KvType::F32] {
+            for kv_type in [KvType::Bf16, KvType::Int8, KvType::F32] {
                 for n_rows in [1, 64, 128] {
                     measure(&pool, variant, model, kv_type, n_rows);
                 }

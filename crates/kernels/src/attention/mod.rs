@@ -16,10 +16,15 @@
 //! bitwise, and with the first within the rounding of bf16 (2^-9 of the largest
 //! value). With [`KvType::F32`] all variants agree bitwise.
 //!
+//! With [`KvType::Int8`] the integers are multiplied as bf16, which they are exactly;
+//! the scale of a slot's keys goes to its score, and that of its values to its weight.
+//! Else it is as with bf16.
+//!
 //! Source: Milakov and Gimelshein 2018, arXiv:1805.02867 (online softmax); Dao et
 //! al. 2022, arXiv:2205.14135 (by blocks).
 
 mod bf16;
+mod int8;
 mod portable;
 mod rows;
 mod softmax;

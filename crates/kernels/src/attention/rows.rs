@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
+use super::int8::Widened;
 use super::portable::{multiply_numbers, multiply_pairs};
-use super::softmax::{State, limits, take_scores};
+use super::softmax::{Scales, State, limits, take_scores};
 use super::{Visible, bf16};
 use crate::Variant;
 use crate::kv::{KV_BLOCK, KvBlock, KvShape, KvType, LINE_WORDS, Line};
@@ -103,6 +104,18 @@ struct Scratch {
     scores: [Scores; TILE_HEADS],
     /// The weights as pairs of bf16.
     weight_pairs: [[u32; CHUNK / 2]; TILE_HEADS],
+    /// Of the block at hand, if it is of int8.
+    widened: Widened,
+}
+
+/// One head's numbers of a block, in words of one f32 or two bf16.
+struct HeadOfBlock<'a> {
+    keys: &'a [Line],
+    values: &'a [Line],
+    /// What the products with them are to be multiplied with; none if they are as
+    /// they should be.
+    scales: Option<&'a Scales>,
+    not_finite: u64,
 }
 
 thread_local! {
@@ -114,6 +127,7 @@ thread_local! {
             sums: Vec::new(),
             scores: [[0.0; KV_BLOCK]; TILE_HEADS],
             weight_pairs: [[0; CHUNK / 2]; TILE_HEADS],
+            widened: Widened::EMPTY,
         })
     };
 }
@@ -130,7 +144,9 @@ impl Group<'_> {
             self.prepare(query, scratch);
             let end = self.visible.iter().map(Visible::end).max();
             let n_blocks = end.unwrap_or_default().div_ceil(KV_BLOCK);
+            let mut widened = std::mem::replace(&mut scratch.widened, Widened::EMPTY);
             for (block_idx, block) in self.blocks[..n_blocks].iter().enumerate() {
+                let head = self.head_of(block, &mut widened);
                 let slots = |visible: &Visible<'_>| visible.slots_of_block(block_idx);
                 let mut row = 0;
                 for alike in self.visible.chunk_by(|a, b| slots(a) == slots(b)) {
@@ -138,10 +154,11 @@ impl Group<'_> {
                     row = rows.end;
                     let slots = slots(&alike[0]);
                     if slots != 0 {
-                        self.take_block(block, slots, rows, scratch);
+                        self.take_block(&head, slots, rows, scratch);
                     }
                 }
             }
+            scratch.widened = widened;
             for row in 0..self.visible.len() {
                 write(row, self.finish(row, scratch));
             }
@@ -153,9 +170,40 @@ impl Group<'_> {
         self.shape.head_dim.div_ceil(CHUNK)
     }
 
+    /// Numbers of a word that is multiplied.
+    fn numbers_a_word(&self) -> usize {
+        match self.shape.kv_type {
+            KvType::F32 => 1,
+            KvType::Bf16 | KvType::Int8 => 2,
+        }
+    }
+
+    /// What of a block is multiplied.
+    fn head_of<'b>(&self, block: &'b KvBlock, widened: &'b mut Widened) -> HeadOfBlock<'b> {
+        let (keys, values, scales) = match self.shape.kv_type {
+            KvType::F32 | KvType::Bf16 => {
+                (block.keys(self.kv_head), block.values(self.kv_head), None)
+            }
+            KvType::Int8 => {
+                widened.take(self.variant, block, self.kv_head);
+                (
+                    &widened.keys[..],
+                    &widened.values[..],
+                    Some(&widened.scales),
+                )
+            }
+        };
+        HeadOfBlock {
+            keys,
+            values,
+            scales,
+            not_finite: block.not_finite(),
+        }
+    }
+
     /// Whether queries and weights are bf16 too.
     fn multiplies_bf16(&self) -> bool {
-        self.shape.kv_type == KvType::Bf16 && self.variant.kind() == Kind::Avx512VnniBf16
+        self.shape.kv_type != KvType::F32 && self.variant.kind() == Kind::Avx512VnniBf16
     }
 
     /// Packs and scales the queries, and sets all else to its start.
@@ -189,12 +237,21 @@ impl Group<'_> {
     }
 
     /// Lets some rows see the `slots` of a block.
-    fn take_block(&self, block: &KvBlock, slots: u64, rows: Range<usize>, scratch: &mut Scratch) {
-        let is_spoilt = slots & block.not_finite() != 0;
+    fn take_block(
+        &self,
+        block: &HeadOfBlock<'_>,
+        slots: u64,
+        rows: Range<usize>,
+        scratch: &mut Scratch,
+    ) {
+        let is_spoilt = slots & block.not_finite != 0;
+        let has_limits = slots != u64::MAX && !self.multiplies_bf16();
+        let limits = has_limits.then(|| limits(slots));
+        let limits = limits.as_ref();
         let first_head = rows.start * self.n_heads;
         for heads in parts(rows.len() * self.n_heads, TILE_HEADS) {
             let heads = first_head + heads.start..first_head + heads.end;
-            self.multiply_keys(block, slots, heads.clone(), scratch);
+            self.multiply_keys(block.keys, slots, heads.clone(), scratch);
 
             let mut factors = [0.0; TILE_HEADS];
             let factors = &mut factors[..heads.len()];
@@ -202,9 +259,12 @@ impl Group<'_> {
             let pairs = &mut scratch.weight_pairs[..heads.len()];
             let states = &mut scratch.states[heads.clone()];
             if self.multiplies_bf16() {
-                bf16::take_scores(slots, scores, states, factors, pairs);
+                bf16::take_scores(slots, block.scales, scores, states, factors, pairs);
             } else {
-                self.take_scores(slots, scores, states, factors);
+                let scores = scores.iter_mut().zip(states.iter_mut());
+                for (factor, (scores, state)) in factors.iter_mut().zip(scores) {
+                    *factor = self.take_scores(limits, block.scales, scores, state);
+                }
             }
             if is_spoilt {
                 states.iter_mut().for_each(State::spoil);
@@ -212,13 +272,12 @@ impl Group<'_> {
 
             let lines = self.shape.value_row_lines();
             let sums = &mut scratch.sums[heads.start * lines..heads.end * lines];
-            let slots_a_row = KV_BLOCK / self.shape.value_rows();
             let product = Product {
                 a: scores,
                 n_chunks: 1,
-                b: block.values(self.kv_head),
+                b: block.values,
                 row_lines: lines,
-                n_rows: end(slots).div_ceil(slots_a_row),
+                n_rows: end(slots).div_ceil(self.numbers_a_word()),
                 n_lines: lines,
                 c: sums,
                 c_lines: lines,
@@ -228,34 +287,28 @@ impl Group<'_> {
         }
     }
 
-    /// Makes the heads' scores weights.
+    /// Makes a head's scores weights. One call a head: with the loop inside, the
+    /// compiler would make vectors of heads instead of slots.
     fn take_scores(
         &self,
-        slots: u64,
-        scores: &mut [Scores],
-        states: &mut [State],
-        factors: &mut [f32],
-    ) {
-        let limits = (slots != u64::MAX).then(|| limits(slots));
-        let limits = limits.as_ref();
-        // One call a head: with the loop inside, the compiler would make vectors of
-        // heads instead of slots.
-        for ((scores, state), factor) in scores.iter_mut().zip(states).zip(factors) {
-            *factor = compiled_for!(
-                self.variant,
-                take_scores(limits: Option<&Scores>, scores: &mut Scores, state: &mut State) -> f32
-            );
-        }
+        limits: Option<&Scores>,
+        scales: Option<&Scales>,
+        scores: &mut Scores,
+        state: &mut State,
+    ) -> f32 {
+        compiled_for!(
+            self.variant,
+            take_scores(
+                limits: Option<&Scores>,
+                scales: Option<&Scales>,
+                scores: &mut Scores,
+                state: &mut State,
+            ) -> f32
+        )
     }
 
     /// Writes the scores of a block's slots, up to the last one of `slots`.
-    fn multiply_keys(
-        &self,
-        block: &KvBlock,
-        slots: u64,
-        heads: Range<usize>,
-        scratch: &mut Scratch,
-    ) {
+    fn multiply_keys(&self, keys: &[Line], slots: u64, heads: Range<usize>, scratch: &mut Scratch) {
         let n_chunks = self.n_chunks();
         let chunks = heads.start * n_chunks..heads.end * n_chunks;
         let (c, _) = scratch.scores[..heads.len()]
@@ -264,9 +317,9 @@ impl Group<'_> {
         let product = Product {
             a: &scratch.queries[chunks.clone()],
             n_chunks,
-            b: block.keys(self.kv_head),
+            b: keys,
             row_lines: KV_BLOCK / LINE_WORDS,
-            n_rows: self.shape.key_rows(),
+            n_rows: self.shape.head_dim / self.numbers_a_word(),
             n_lines: end(slots).div_ceil(LINE_WORDS),
             c,
             c_lines: KV_BLOCK / LINE_WORDS,
@@ -280,8 +333,10 @@ impl Group<'_> {
     /// `pairs`: the left side as pairs of bf16, for where these are multiplied.
     fn multiply(&self, product: Product<'_, f32, CHUNK>, pairs: &[[u32; CHUNK / 2]]) {
         match self.shape.kv_type {
-            KvType::Bf16 if self.multiplies_bf16() => bf16::multiply(product.with(pairs)),
-            KvType::Bf16 => compiled_for!(
+            KvType::Bf16 | KvType::Int8 if self.multiplies_bf16() => {
+                bf16::multiply(product.with(pairs));
+            }
+            KvType::Bf16 | KvType::Int8 => compiled_for!(
                 self.variant,
                 multiply_pairs(product: Product<'_, f32, CHUNK>)
             ),

@@ -61,14 +61,29 @@ pub(super) fn limits(slots: u64) -> Scores {
     limits
 }
 
+/// What the scores of a block are to be multiplied with, and then the weights.
+pub(super) struct Scales {
+    pub(super) keys: Scores,
+    pub(super) values: Scores,
+}
+
 /// Takes up a block's scores of a head, powers of two, and makes them weights; gives
 /// the factor that the sums of the blocks before are to be multiplied with.
 ///
-/// Where `limits` is minus infinity the weight is 0, whatever the score.
+/// Where `limits` is minus infinity the weight is 0, whatever the score. The weights
+/// are multiplied with the scale of the values after they have been summed up.
 #[inline(always)]
-pub(super) fn take_scores(limits: Option<&Scores>, scores: &mut Scores, state: &mut State) -> f32 {
+pub(super) fn take_scores(
+    limits: Option<&Scores>,
+    scales: Option<&Scales>,
+    scores: &mut Scores,
+    state: &mut State,
+) -> f32 {
     // Local, so that the compiler sees that nothing else is written.
     let mut weights = *scores;
+    if let Some(scales) = scales {
+        multiply(&mut weights, &scales.keys);
+    }
     if let Some(limits) = limits {
         for (weight, limit) in weights.iter_mut().zip(limits) {
             *weight = if *limit < 0.0 { *limit } else { *weight };
@@ -79,13 +94,23 @@ pub(super) fn take_scores(limits: Option<&Scores>, scores: &mut Scores, state: &
     for weight in &mut weights {
         *weight = exp2(*weight - max);
     }
-    *scores = weights;
     let sums = fold_lines(&weights, |a, b| a + b);
+    if let Some(scales) = scales {
+        multiply(&mut weights, &scales.values);
+    }
+    *scores = weights;
     for (sum, new) in state.sums.iter_mut().zip(sums) {
         *sum = sum.mul_add(factor, new);
     }
     state.max = max;
     factor
+}
+
+#[inline(always)]
+fn multiply(numbers: &mut Scores, factors: &Scores) {
+    for (number, factor) in numbers.iter_mut().zip(factors) {
+        *number *= factor;
+    }
 }
 
 /// The larger of two; the second if either is NaN, like the processor's maximum.

@@ -64,6 +64,10 @@ impl Cache {
         let stored = |numbers: Vec<f32>| match self.shape.kv_type {
             KvType::Bf16 => numbers.into_iter().map(rounded).collect(),
             KvType::F32 => numbers,
+            KvType::Int8 => numbers
+                .chunks(self.shape.head_dim)
+                .flat_map(in_bytes)
+                .collect(),
         };
         let (keys, values) = (stored(keys), stored(values));
         if slot < self.keys.len() {
@@ -110,6 +114,13 @@ impl Cache {
 
 fn rounded(x: f32) -> f32 {
     f32::from_bits(u32::from(bf16(x)) << 16)
+}
+
+/// One head's numbers as multiples of a scale.
+fn in_bytes(numbers: &[f32]) -> Vec<f32> {
+    let largest = numbers.iter().fold(0.0, |a: f32, x| a.max(x.abs()));
+    let rounded = |x: &f32| (x * (127.0 / largest)).round_ties_even() * (largest / 127.0);
+    numbers.iter().map(rounded).collect()
 }
 
 /// Slots seen by a row.
@@ -176,7 +187,7 @@ const SHAPES: [(usize, usize, usize, usize); 9] = [
 ];
 
 fn each_shape() -> impl Iterator<Item = (KvShape, usize, usize)> {
-    let types = [KvType::Bf16, KvType::F32];
+    let types = [KvType::Bf16, KvType::F32, KvType::Int8];
     types.into_iter().flat_map(|kv_type| {
         SHAPES.map(|(n_kv_heads, group, head_dim, n_slots)| {
             let shape = KvShape {
@@ -191,7 +202,7 @@ fn each_shape() -> impl Iterator<Item = (KvShape, usize, usize)> {
 
 /// The largest difference from the formula that rounding explains.
 fn tolerance(variant: Variant, shape: &KvShape) -> f64 {
-    if shape.kv_type == KvType::Bf16 && variant.name() == "avx512-vnni-bf16" {
+    if shape.kv_type != KvType::F32 && variant.name() == "avx512-vnni-bf16" {
         0.02
     } else {
         2e-6

@@ -4,7 +4,7 @@
 //! attention reads them: for each head, the slots of a block side by side, so
 //! that a vector holds one dimension of 16 slots (keys) or 16 dimensions of one
 //! slot (values). With bf16 two dimensions (keys) or two slots (values) share a
-//! 32-bit word, the unit of the processor's bf16 products.
+//! 32-bit word, the unit of the processor's bf16 products; with int8 four do.
 //!
 //! What is not here: which slot belongs to which position or sequence.
 
@@ -24,6 +24,23 @@ pub enum KvType {
     Bf16,
     /// As computed.
     F32,
+    /// A byte, of -127..=127, times a scale: one for the keys of a slot and head and
+    /// one for its values. A quarter of the memory of f32, and 4 bytes a scale.
+    ///
+    /// A scale is 1/127 of the largest number it is for, so all dimensions of a key
+    /// should be of about the same size; the caller sees to that.
+    Int8,
+}
+
+impl KvType {
+    /// Numbers that share a 32-bit word.
+    fn numbers_a_word(self) -> usize {
+        match self {
+            Self::F32 => 1,
+            Self::Bf16 => 2,
+            Self::Int8 => 4,
+        }
+    }
 }
 
 /// The shape of one layer's cache.
@@ -44,21 +61,15 @@ impl KvShape {
         self.n_kv_heads * self.head_dim
     }
 
-    /// Rows of a head's keys: dimensions, or pairs of them. A row is
+    /// Rows of a head's keys: dimensions, or pairs or quadruples of them. A row is
     /// [`KV_BLOCK`] words.
-    pub(crate) fn key_rows(&self) -> usize {
-        match self.kv_type {
-            KvType::Bf16 => self.head_dim / 2,
-            KvType::F32 => self.head_dim,
-        }
+    fn key_rows(&self) -> usize {
+        self.head_dim.div_ceil(self.kv_type.numbers_a_word())
     }
 
-    /// Rows of a head's values: slots, or pairs of them.
-    pub(crate) fn value_rows(&self) -> usize {
-        match self.kv_type {
-            KvType::Bf16 => KV_BLOCK / 2,
-            KvType::F32 => KV_BLOCK,
-        }
+    /// Rows of a head's values: slots, or pairs or quadruples of them.
+    fn value_rows(&self) -> usize {
+        KV_BLOCK / self.kv_type.numbers_a_word()
     }
 
     /// Lines of a row of values: one word a dimension, the last line padded.
@@ -74,12 +85,26 @@ impl KvShape {
         self.value_rows() * self.value_row_lines()
     }
 
-    fn lines(&self) -> usize {
+    /// Lines of a head's scales, those of keys before those of values.
+    fn scale_lines(&self) -> usize {
+        match self.kv_type {
+            KvType::Bf16 | KvType::F32 => 0,
+            KvType::Int8 => 2 * KV_BLOCK / LINE_WORDS,
+        }
+    }
+
+    /// Lines of all heads' keys and values, behind which the scales lie.
+    fn number_lines(&self) -> usize {
         self.n_kv_heads * (self.key_lines() + self.value_lines())
+    }
+
+    fn lines(&self) -> usize {
+        self.number_lines() + self.n_kv_heads * self.scale_lines()
     }
 }
 
-/// A cache line: 16 words, each an f32 or a pair of bf16, the first in the low bits.
+/// A cache line: 16 words, each an f32, two bf16 or four int8, the first in the low
+/// bits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub(crate) struct Line(pub(crate) [u32; LINE_WORDS]);
@@ -104,7 +129,8 @@ pub(crate) struct Line(pub(crate) [u32; LINE_WORDS]);
 pub struct KvBlock {
     shape: KvShape,
     /// Keys `(head, key_rows, KV_BLOCK)`, then values `(head, value_rows,
-    /// value_row_lines)`; all numbers finite, zero where nothing is stored.
+    /// value_row_lines)`, then scales `(head, 2, KV_BLOCK)` if there are any; all
+    /// numbers finite, zero where nothing is stored.
     lines: Vec<Line>,
     /// A bit for each slot with a number that is not finite.
     not_finite: u64,
@@ -141,7 +167,7 @@ impl KvBlock {
         assert_eq!(values.len(), shape.kv_width());
         let round: fn(f32) -> f32 = match shape.kv_type {
             KvType::Bf16 => |x| f32::from_bits(u32::from(bf16(x)) << 16),
-            KvType::F32 => |x| x,
+            KvType::F32 | KvType::Int8 => |x| x,
         };
         let finite = keys.iter().chain(values).all(|&x| round(x).is_finite());
         if finite {
@@ -149,41 +175,58 @@ impl KvBlock {
         } else {
             self.not_finite |= 1 << slot;
         }
-        let number = |x: f32| if finite { x } else { 0.0 };
-        let heads = keys
-            .chunks_exact(shape.head_dim)
-            .zip(values.chunks_exact(shape.head_dim));
-        for (head, (keys, values)) in heads.enumerate() {
-            let rows = self.keys_mut(head).chunks_exact_mut(KV_BLOCK / LINE_WORDS);
-            match shape.kv_type {
-                KvType::Bf16 => {
-                    for (row, pair) in rows.zip(keys.chunks_exact(2)) {
-                        row[slot / LINE_WORDS].0[slot % LINE_WORDS] =
-                            u32::from(bf16(number(pair[0])))
-                                | u32::from(bf16(number(pair[1]))) << 16;
-                    }
-                }
-                KvType::F32 => {
-                    for (row, &key) in rows.zip(keys) {
-                        row[slot / LINE_WORDS].0[slot % LINE_WORDS] = number(key).to_bits();
-                    }
-                }
+        let rows = [keys, values];
+        match shape.kv_type {
+            KvType::Bf16 => self.store_words::<2>(slot, rows, finite, |x, _| bf16(x).into()),
+            KvType::F32 => self.store_words::<1>(slot, rows, finite, |x, _| x.to_bits()),
+            KvType::Int8 => self.store_words::<4>(slot, rows, finite, |x, inverse_scale| {
+                // Adding 1.5 * 2^23 rounds to the nearest integer, the low bits.
+                const ROUND: f32 = 12_582_912.0;
+                (x * inverse_scale + ROUND).to_bits() & 0xff
+            }),
+        }
+    }
+
+    /// Stores keys and values, zeros unless `finite`, `N` numbers a word.
+    ///
+    /// `bits` makes a number, given one over its scale, the low bits of a word.
+    fn store_words<const N: usize>(
+        &mut self,
+        slot: usize,
+        rows: [&[f32]; 2],
+        finite: bool,
+        bits: impl Fn(f32, f32) -> u32,
+    ) {
+        const ROW_LINES: usize = KV_BLOCK / LINE_WORDS;
+        let shape = self.shape;
+        let (line, place) = (slot / LINE_WORDS, slot % LINE_WORDS);
+        let n_bits = 32 / N;
+        let bits = |x: f32, scale: Scale| bits(if finite { x } else { 0.0 }, scale.inverse);
+        for head in 0..shape.n_kv_heads {
+            let [keys, values] = rows.map(|row| &row[head * shape.head_dim..][..shape.head_dim]);
+            let scales = [keys, values].map(|numbers| match shape.kv_type {
+                KvType::Int8 if finite => Scale::of(numbers),
+                _ => Scale::NONE,
+            });
+            let rows = self.keys_mut(head).chunks_exact_mut(ROW_LINES);
+            for (row, keys) in rows.zip(keys.chunks(N)) {
+                let word = keys.iter().enumerate().fold(0, |word, (i, &key)| {
+                    word | bits(key, scales[0]) << (i * n_bits)
+                });
+                row[line].0[place] = word;
             }
+            let shift = slot % N * n_bits;
+            let mask = u32::MAX >> (32 - n_bits) << shift;
             let row_lines = shape.value_row_lines();
-            let (row, shift) = match shape.kv_type {
-                KvType::Bf16 => (slot / 2, slot % 2 * 16),
-                KvType::F32 => (slot, 0),
-            };
-            let row = &mut self.values_mut(head)[row * row_lines..][..row_lines];
+            let row = &mut self.values_mut(head)[slot / N * row_lines..][..row_lines];
             for (line, values) in row.iter_mut().zip(values.chunks(LINE_WORDS)) {
                 for (word, &value) in line.0.iter_mut().zip(values) {
-                    *word = match shape.kv_type {
-                        KvType::Bf16 => {
-                            *word & (0xffff_0000 >> shift) | u32::from(bf16(number(value))) << shift
-                        }
-                        KvType::F32 => number(value).to_bits(),
-                    };
+                    *word = *word & !mask | bits(value, scales[1]) << shift;
                 }
+            }
+            let rows = self.scales_mut(head).chunks_exact_mut(ROW_LINES);
+            for (row, scale) in rows.zip(scales) {
+                row[line].0[place] = scale.scale.to_bits();
             }
         }
     }
@@ -197,11 +240,16 @@ impl KvBlock {
         assert_eq!(self.shape, other.shape);
         let shape = self.shape;
         let key_lines = shape.n_kv_heads * shape.key_lines();
-        let (keys, values) = self.lines.split_at_mut(key_lines);
-        let (other_keys, other_values) = other.lines.split_at(key_lines);
+        let (numbers, scales) = self.lines.split_at_mut(shape.number_lines());
+        let (other_numbers, other_scales) = other.lines.split_at(shape.number_lines());
+        let (keys, values) = numbers.split_at_mut(key_lines);
+        let (other_keys, other_values) = other_numbers.split_at(key_lines);
         let row_lines = KV_BLOCK / LINE_WORDS;
         let rows = keys.chunks_exact_mut(row_lines);
-        for (row, other) in rows.zip(other_keys.chunks_exact(row_lines)) {
+        let rows = rows.chain(scales.chunks_exact_mut(row_lines));
+        let others = other_keys.chunks_exact(row_lines);
+        let others = others.chain(other_scales.chunks_exact(row_lines));
+        for (row, other) in rows.zip(others) {
             let words = row.iter_mut().flat_map(|line| &mut line.0);
             let others = other.iter().flat_map(|line| &line.0);
             for (word, other) in words.zip(others).take(n_slots) {
@@ -209,14 +257,13 @@ impl KvBlock {
             }
         }
         let row_lines = shape.value_row_lines();
-        let slots_a_row = KV_BLOCK / shape.value_rows();
+        let slots_a_row = shape.kv_type.numbers_a_word();
         let rows = values.chunks_exact_mut(row_lines).enumerate();
         for ((i, row), other) in rows.zip(other_values.chunks_exact(row_lines)) {
             let slot = i % shape.value_rows() * slots_a_row;
             let mask = match n_slots.saturating_sub(slot).min(slots_a_row) {
                 0 => 0,
-                1 if slots_a_row == 2 => 0xffff,
-                _ => u32::MAX,
+                n => u32::MAX >> (32 - n * 32 / slots_a_row),
             };
             let words = row.iter_mut().flat_map(|line| &mut line.0);
             for (word, other) in words.zip(other.iter().flat_map(|line| &line.0)) {
@@ -245,7 +292,8 @@ impl KvBlock {
     }
 
     /// The block that gave `bytes`; `None` if they are not as many as a block of
-    /// `shape` has or hold a number that is not finite, so that no block gave them.
+    /// `shape` has or hold a number that is not finite or a scale below 0, so that no
+    /// block gave them.
     ///
     /// # Panics
     /// Like [`KvBlock::new`].
@@ -261,16 +309,13 @@ impl KvBlock {
         for (line, words) in block.lines.iter_mut().zip(lines) {
             line.0 = words.map(u32::from_le_bytes);
         }
-        let finite = |word: u32| match shape.kv_type {
-            KvType::Bf16 => {
-                f32::from_bits(word << 16).is_finite()
-                    && f32::from_bits(word & 0xffff_0000).is_finite()
-            }
-            KvType::F32 => f32::from_bits(word).is_finite(),
-        };
         block.not_finite = u64::from_le_bytes(*not_finite);
-        let mut words = block.lines.iter().flat_map(|line| line.0);
-        words.all(finite).then_some(block)
+        let (numbers, scales) = block.lines.split_at(shape.number_lines());
+        let mut numbers = numbers.iter().flat_map(|line| line.0);
+        let mut scales = scales.iter().flat_map(|line| line.0.map(f32::from_bits));
+        let is_whole = numbers.all(|word| is_stored(shape.kv_type, word))
+            && scales.all(|scale| scale.is_finite() && scale.is_sign_positive());
+        is_whole.then_some(block)
     }
 
     /// Its shape.
@@ -302,6 +347,17 @@ impl KvBlock {
         &self.lines[self.shape.n_kv_heads * self.shape.key_lines() + head * len..][..len]
     }
 
+    /// A head's scales of keys, and of values; none but for int8.
+    pub(crate) fn scales(&self, head: usize) -> &[Line] {
+        let len = self.shape.scale_lines();
+        &self.lines[self.shape.number_lines() + head * len..][..len]
+    }
+
+    fn scales_mut(&mut self, head: usize) -> &mut [Line] {
+        let len = self.shape.scale_lines();
+        &mut self.lines[self.shape.number_lines() + head * len..][..len]
+    }
+
     fn keys_mut(&mut self, head: usize) -> &mut [Line] {
         let len = self.shape.key_lines();
         &mut self.lines[head * len..][..len]
@@ -318,6 +374,45 @@ impl std::fmt::Debug for KvBlock {
         f.debug_struct("KvBlock")
             .field("shape", &self.shape)
             .finish_non_exhaustive()
+    }
+}
+
+/// Whether a number that a block stores has such words.
+fn is_stored(kv_type: KvType, word: u32) -> bool {
+    match kv_type {
+        KvType::Bf16 => {
+            f32::from_bits(word << 16).is_finite() && f32::from_bits(word & 0xffff_0000).is_finite()
+        }
+        KvType::F32 => f32::from_bits(word).is_finite(),
+        KvType::Int8 => !word.to_le_bytes().contains(&i8::MIN.cast_unsigned()),
+    }
+}
+
+/// Of one head's keys or values of a slot.
+#[derive(Clone, Copy)]
+struct Scale {
+    scale: f32,
+    inverse: f32,
+}
+
+impl Scale {
+    /// Makes every number 0.
+    const NONE: Self = Self {
+        scale: 0.0,
+        inverse: 0.0,
+    };
+
+    /// The one with which the largest number is 127 or -127.
+    fn of(numbers: &[f32]) -> Self {
+        let largest = numbers.iter().fold(0.0, |largest, x| x.abs().max(largest));
+        // Below, 127 over it would not be finite.
+        if largest / 127.0 < f32::MIN_POSITIVE {
+            return Self::NONE;
+        }
+        Self {
+            scale: largest / 127.0,
+            inverse: 127.0 / largest,
+        }
     }
 }
 

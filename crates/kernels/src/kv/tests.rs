@@ -8,15 +8,18 @@ fn shape(n_kv_heads: usize, head_dim: usize, kv_type: KvType) -> KvShape {
     }
 }
 
-/// Small integers, exact in bf16, different in each place.
+/// Small integers, exact in bf16 and, since the first one of each head is 127, in
+/// int8; else different in each place.
 fn numbers(shape: &KvShape, seed: usize) -> Vec<f32> {
-    (0..shape.kv_width())
-        .map(|i| f32::from(i8::try_from((i * 7 + seed * 13) % 251).unwrap_or(-1)))
-        .collect()
+    let number = |i: usize| match i % shape.head_dim {
+        0 => 127.0,
+        _ => f32::from(i8::try_from((i * 7 + seed * 13) % 251).unwrap_or(-1)),
+    };
+    (0..shape.kv_width()).map(number).collect()
 }
 
 fn each_shape() -> impl Iterator<Item = KvShape> {
-    [KvType::Bf16, KvType::F32]
+    [KvType::Bf16, KvType::F32, KvType::Int8]
         .into_iter()
         .flat_map(|kv_type| [(1, 2), (2, 64), (3, 18)].map(|(n, dim)| shape(n, dim, kv_type)))
 }
@@ -27,7 +30,16 @@ fn key(block: &KvBlock, head: usize, slot: usize, dim: usize) -> f32 {
     match block.shape.kv_type {
         KvType::Bf16 => f32::from_bits(words(dim / 2) >> (dim % 2 * 16) << 16),
         KvType::F32 => f32::from_bits(words(dim)),
+        KvType::Int8 => byte(words(dim / 4), dim % 4) * scale(block.scales(head), slot),
     }
+}
+
+fn byte(word: u32, place: usize) -> f32 {
+    f32::from(word.to_le_bytes()[place].cast_signed())
+}
+
+fn scale(scales: &[Line], place: usize) -> f32 {
+    f32::from_bits(scales[place / 16].0[place % 16])
 }
 
 fn value(block: &KvBlock, head: usize, slot: usize, dim: usize) -> f32 {
@@ -36,6 +48,9 @@ fn value(block: &KvBlock, head: usize, slot: usize, dim: usize) -> f32 {
     match block.shape.kv_type {
         KvType::Bf16 => f32::from_bits(words(slot / 2) >> (slot % 2 * 16) << 16),
         KvType::F32 => f32::from_bits(words(slot)),
+        KvType::Int8 => {
+            byte(words(slot / 4), slot % 4) * scale(block.scales(head), KV_BLOCK + slot)
+        }
     }
 }
 
@@ -111,7 +126,8 @@ fn bytes_give_the_block_back_and_corrupt_ones_nothing() {
             let mut corrupt = bytes.clone();
             corrupt[place] = 0x80;
             corrupt[place + 1] = 0x7f;
-            if shape.kv_type == KvType::F32 {
+            let is_scale = shape.kv_type == KvType::Int8 && place > 10;
+            if shape.kv_type == KvType::F32 || is_scale {
                 corrupt[place | 3] = 0x7f;
                 corrupt[place | 2] = 0x80;
             }
@@ -156,4 +172,42 @@ fn sizes_are_those_of_the_numbers() {
     let block = KvBlock::new(&shape(2, 64, KvType::Bf16));
     let numbers = KV_BLOCK * 2 * 64 * 2 * 2;
     assert!(block.size_bytes() >= numbers && block.size_bytes() < numbers + 100);
+}
+
+#[test]
+fn int8_takes_half_of_bf16_and_a_scale() {
+    let block = KvBlock::new(&shape(2, 64, KvType::Int8));
+    let numbers = KV_BLOCK * 2 * 2 * (64 + 4);
+    assert!(block.size_bytes() >= numbers && block.size_bytes() < numbers + 100);
+}
+
+#[test]
+fn int8_is_within_half_a_step_of_any_number() {
+    let shape = shape(2, 6, KvType::Int8);
+    let mut block = KvBlock::new(&shape);
+    for (slot, size) in [1e-44, 1e-38, 1.5e-36, 1e-3, 1.0, 350.0, 1e30, 3e38]
+        .into_iter()
+        .enumerate()
+    {
+        let numbers = [0.3, -1.0, 0.7, 0.0, -0.004, 0.996].map(|x| x * size);
+        let keys = [numbers, numbers.map(|x| x / 3.0)].concat();
+        let values = [numbers.map(|x| x / -5.0), numbers].concat();
+        block.store(slot, &keys, &values);
+        for (i, (k, v)) in keys.iter().zip(&values).enumerate() {
+            let (head, dim) = (i / 6, i % 6);
+            // Numbers below the smallest normal one may be 0.
+            let step = |largest: f32| largest * (0.5001 / 127.0) + 1.5e-36;
+            let of_keys = if head == 0 { size } else { size / 3.0 };
+            let of_values = if head == 1 { size } else { size / 5.0 };
+            assert!(
+                (key(&block, head, slot, dim) - k).abs() <= step(of_keys),
+                "{k} of {of_keys}: {}",
+                key(&block, head, slot, dim)
+            );
+            assert!(
+                (value(&block, head, slot, dim) - v).abs() <= step(of_values),
+                "{v}"
+            );
+        }
+    }
 }

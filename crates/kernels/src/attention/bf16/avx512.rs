@@ -18,7 +18,7 @@ use std::arch::x86_64::{
 use std::ops::Range;
 
 use super::super::rows::{CHUNK, Product, Scores, parts};
-use super::super::softmax::{self, State};
+use super::super::softmax::{self, Scales, State};
 use crate::kv::{LINE_WORDS, Line};
 
 /// Lines whose sums are kept in registers together.
@@ -44,10 +44,11 @@ pub(crate) fn round_to_pairs(numbers: &[[f32; CHUNK]], pairs: &mut [[u32; PAIRS]
 /// as pairs of bf16.
 ///
 /// A head's factor is what its sums of the blocks before are to be multiplied with.
-/// Weights of which `slots` has no bit are 0, whatever the score. Called only for
-/// `Kind::Avx512VnniBf16`.
+/// Weights of which `slots` has no bit are 0, whatever the score; `scales` are applied
+/// as in `softmax.rs`. Called only for `Kind::Avx512VnniBf16`.
 pub(crate) fn take_scores(
     slots: u64,
+    scales: Option<&Scales>,
     scores: &[Scores],
     states: &mut [State],
     factors: &mut [f32],
@@ -55,7 +56,7 @@ pub(crate) fn take_scores(
 ) {
     // SAFETY: `Variant::available` makes this kind only after it has found avx512f
     // and avx512bf16 on this processor.
-    unsafe { weigh(slots, scores, states, factors, pairs) }
+    unsafe { weigh(slots, scales, scores, states, factors, pairs) }
 }
 
 /// Multiplies pairs of bf16 with pairs of bf16.
@@ -77,6 +78,7 @@ fn round(numbers: &[[f32; CHUNK]], pairs: &mut [[u32; PAIRS]]) {
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn weigh(
     slots: u64,
+    scales: Option<&Scales>,
     scores: &[Scores],
     states: &mut [State],
     factors: &mut [f32],
@@ -86,6 +88,9 @@ fn weigh(
     let heads = scores.iter().zip(states).zip(factors).zip(pairs);
     for (((scores, state), factor), pairs) in heads {
         let mut weights = load_block(scores);
+        if let Some(scales) = scales {
+            weights = multiply_block(weights, &scales.keys);
+        }
         for (line, weights) in weights.iter_mut().enumerate() {
             #[expect(clippy::cast_possible_truncation, reason = "the bits of this line")]
             let slots = (slots >> (line * LINE_WORDS)) as u16;
@@ -105,8 +110,18 @@ fn weigh(
         store_numbers(sums, &mut state.sums);
         state.max = max;
         *factor = _mm512_cvtss_f32(factors);
+        if let Some(scales) = scales {
+            weights = multiply_block(weights, &scales.values);
+        }
         store_pairs(weights, pairs);
     }
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[inline]
+fn multiply_block(numbers: [__m512; TILE_LINES], factors: &Scores) -> [__m512; TILE_LINES] {
+    let factors = load_block(factors);
+    std::array::from_fn(|line| _mm512_mul_ps(numbers[line], factors[line]))
 }
 
 /// `2^x` for `x` of at most 0, as in `softmax.rs`.
