@@ -59,7 +59,7 @@ mod tensor_source;
 mod tokenizer;
 
 pub use chat::{ChatTurn, Role};
-pub use config::{Fingerprint, LoadOptions, ModelConfig, WeightForm};
+pub use config::{Fingerprint, KeyValueForm, LoadOptions, ModelConfig, WeightForm};
 pub use constrain::{
     CompiledShape, Constraint, FieldKind, FieldValue, Grammar, GrammarCompiler, JsonShape, Step,
 };

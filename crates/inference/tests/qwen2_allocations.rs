@@ -3,6 +3,10 @@
 //! In a process of its own, because allocations are counted for all threads.
 
 #![expect(unsafe_code, reason = "a counting allocator")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests, outside the test functions"
+)]
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -10,7 +14,8 @@ use std::{
 };
 
 use inwarden_inference::{
-    HiddenRequest, LabelRequest, LoadOptions, Normalization, Pooling, Qwen2, TokenId, WeightForm,
+    HiddenRequest, KeyValueForm, LabelRequest, LoadOptions, Normalization, Pooling, Qwen2, TokenId,
+    WeightForm,
 };
 
 struct Counting;
@@ -58,6 +63,12 @@ fn tokens(n_tokens: u32, step: u32) -> Vec<TokenId> {
 /// One test, so that no other one allocates meanwhile.
 #[test]
 fn a_warm_model_allocates_nothing_to_score_or_to_decode() {
+    for key_value_form in [KeyValueForm::Bf16, KeyValueForm::Int8] {
+        check(key_value_form);
+    }
+}
+
+fn check(key_value_form: KeyValueForm) {
     let golden = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../../models/golden/qwen2-tiny/model.gguf"
@@ -65,6 +76,7 @@ fn a_warm_model_allocates_nothing_to_score_or_to_decode() {
     let options = LoadOptions {
         threads: 2.try_into().unwrap(),
         weight_form: WeightForm::Int8,
+        key_value_form: Some(key_value_form),
         ..LoadOptions::default()
     };
     let model = Qwen2::load(&[golden.into()], &options).unwrap();

@@ -118,7 +118,8 @@ impl Network<'_> {
         input.multiply(self.workers, projections)?;
         self.rotate(queries, &plan.rows.positions);
         self.rotate(keys, &plan.rows.positions);
-        subtract(keys, &layer.key_centre);
+        layer.key_frame.apply_to_queries(queries);
+        layer.key_frame.apply(keys);
         self.store(layer_idx, plan, keys, values);
 
         let mut visible = lists.take_visible();
@@ -155,7 +156,7 @@ impl Network<'_> {
         let projections = [layer.key.projection(keys), layer.value.projection(values)];
         input.multiply(self.workers, projections)?;
         self.rotate(keys, &plan.rows.positions);
-        subtract(keys, &layer.key_centre);
+        layer.key_frame.apply(keys);
         self.store(layer_idx, plan, keys, values);
 
         for (place, &row) in plan.wanted.iter().enumerate() {
@@ -172,6 +173,7 @@ impl Network<'_> {
         positions.clear();
         positions.extend(plan.wanted.iter().map(|&row| plan.rows.positions[row]));
         self.rotate(queries, positions);
+        layer.key_frame.apply_to_queries(queries);
 
         let wanted = &plan.wanted;
         let mut visible = lists.take_visible();
@@ -345,14 +347,6 @@ impl PlannedRows {
         Visible {
             until: self.until[row],
             beyond: &self.beyond[self.beyond_ranges[row].clone()],
-        }
-    }
-}
-
-fn subtract(rows: &mut [f32], centre: &[f32]) {
-    for row in rows.chunks_exact_mut(centre.len()) {
-        for (value, centre) in row.iter_mut().zip(centre) {
-            *value -= centre;
         }
     }
 }

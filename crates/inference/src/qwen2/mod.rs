@@ -20,6 +20,7 @@ mod embeddings;
 mod forward;
 mod generate;
 mod hidden;
+mod key_frame;
 mod kv;
 mod labels;
 mod plan;
@@ -41,7 +42,7 @@ use self::{
     weights::{Layers, Loaded},
 };
 use crate::{
-    config::{LoadOptions, ModelConfig, WeightForm},
+    config::{KeyValueForm, LoadOptions, ModelConfig, WeightForm},
     error::InferenceError,
     linear::Workers,
     tokenizer::{TokenId, Tokenizer},
@@ -96,10 +97,7 @@ impl Qwen2 {
     }
 
     fn new(loaded: Loaded, config: ModelConfig, tokenizer: Tokenizer, workers: Workers) -> Self {
-        let kv_type = match loaded.form {
-            WeightForm::F32 => KvType::F32,
-            WeightForm::Compact | WeightForm::Int8 => KvType::Bf16,
-        };
+        let kv_type = loaded.kv_type;
         let kv = BlockShape {
             layer: KvShape {
                 n_kv_heads: config.num_key_value_heads,
@@ -157,6 +155,16 @@ impl Qwen2 {
     #[must_use]
     pub fn weight_form(&self) -> WeightForm {
         self.form
+    }
+
+    /// How keys and values are kept.
+    #[must_use]
+    pub fn key_value_form(&self) -> KeyValueForm {
+        match self.kv.layer.kv_type {
+            KvType::F32 => KeyValueForm::F32,
+            KvType::Bf16 => KeyValueForm::Bf16,
+            KvType::Int8 => KeyValueForm::Int8,
+        }
     }
 
     /// The instruction set that its kernels use, for example `avx2`.

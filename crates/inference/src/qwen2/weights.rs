@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use inwarden_kernels::{Pool, RmsNorm, RotaryTable, Variant};
+use inwarden_kernels::{KvType, Pool, RmsNorm, RotaryTable, Variant};
 
-use super::{Qwen2, embeddings::Embeddings};
+use super::{Qwen2, embeddings::Embeddings, key_frame::KeyFrame};
 use crate::{
     checkpoint::Checkpoint,
-    config::{Fingerprint, LoadOptions, ModelConfig, WeightForm},
+    config::{Fingerprint, KeyValueForm, LoadOptions, ModelConfig, WeightForm},
     error::InferenceError,
     linear::{Linear, Workers},
     tensor_source::{EMBEDDINGS, HEAD, TensorSource},
@@ -29,8 +29,8 @@ pub(super) struct DecoderLayer {
     pub(super) query: Biased,
     /// `(key_value_width, hidden_size)`, with bias.
     pub(super) key: Biased,
-    /// `(key_value_width,)`: taken off every key after it has been turned.
-    pub(super) key_centre: Vec<f32>,
+    /// How keys are kept after they have been turned.
+    pub(super) key_frame: KeyFrame,
     /// `(key_value_width, hidden_size)`, with bias.
     pub(super) value: Biased,
     /// `(hidden_size, hidden_size)`.
@@ -104,6 +104,7 @@ pub(super) fn load(files: &[PathBuf], options: &LoadOptions) -> Result<Qwen2, In
         weights: checkpoint.tensors(),
         config,
         form: effective_form(options.weight_form, config),
+        kv_type: key_value_form(options).kv_type(),
         workers: &workers,
     };
     // Reading the vocabulary takes one thread long enough to be worth another.
@@ -114,6 +115,7 @@ pub(super) fn load(files: &[PathBuf], options: &LoadOptions) -> Result<Qwen2, In
     });
     let loaded = Loaded {
         form: loader.form,
+        kv_type: loader.kv_type,
         max_context_tokens,
         fingerprint: options.fingerprint,
         layers: layers?,
@@ -125,6 +127,7 @@ pub(super) fn load(files: &[PathBuf], options: &LoadOptions) -> Result<Qwen2, In
 /// What [`Qwen2::new`] is made of, besides what describes the model.
 pub(super) struct Loaded {
     pub(super) form: WeightForm,
+    pub(super) kv_type: KvType,
     pub(super) max_context_tokens: usize,
     pub(super) fingerprint: Option<Fingerprint>,
     pub(super) layers: Layers,
@@ -175,10 +178,18 @@ fn effective_form(form: WeightForm, config: &ModelConfig) -> WeightForm {
     }
 }
 
+fn key_value_form(options: &LoadOptions) -> KeyValueForm {
+    options.key_value_form.unwrap_or(match options.weight_form {
+        WeightForm::F32 => KeyValueForm::F32,
+        WeightForm::Compact | WeightForm::Int8 => KeyValueForm::Bf16,
+    })
+}
+
 struct Loader<'a> {
     weights: &'a dyn TensorSource,
     config: &'a ModelConfig,
     form: WeightForm,
+    kv_type: KvType,
     workers: &'a Workers,
 }
 
@@ -216,7 +227,7 @@ impl Loader<'_> {
         let key = self.biased(&name("attn_k"), [key_value, hidden], &attention_norm)?;
         Ok(DecoderLayer {
             query: self.biased(&name("attn_q"), [hidden, hidden], &attention_norm)?,
-            key_centre: key_centre(&key.bias, self.config),
+            key_frame: self.key_frame(&name("attn_k.weight"), &key.bias, &attention_norm)?,
             key,
             value: self.biased(&name("attn_v"), [key_value, hidden], &attention_norm)?,
             output: self.linear(&name("attn_output.weight"), [hidden, hidden], None)?,
@@ -234,6 +245,19 @@ impl Loader<'_> {
             attention_norm,
             mlp_norm,
         })
+    }
+
+    /// `name`: of the keys' weights, which come after `norm`.
+    fn key_frame(&self, name: &str, bias: &[f32], norm: &Norm) -> Result<KeyFrame, InferenceError> {
+        let frame = KeyFrame::new(bias, self.config);
+        match self.kv_type {
+            KvType::Bf16 | KvType::F32 => Ok(frame),
+            KvType::Int8 => {
+                let shape = [bias.len(), self.config.hidden_size];
+                let weights = self.weights.tensor(name, &shape)?.to_f32()?;
+                Ok(frame.with_sizes(bias, &weights, &norm.weight, self.config))
+            }
+        }
     }
 
     fn norm(&self, name: &str) -> Result<Norm, InferenceError> {
@@ -286,59 +310,4 @@ fn by_size(weight: &[f32]) -> Vec<u32> {
         a.total_cmp(&b)
     });
     order
-}
-
-/// The mean of the turned `bias` over the first positions.
-///
-/// Softmax does not change when all keys move by the same vector, and a vector
-/// near to all of them leaves less to round: the biases of real models reach 350
-/// in the pairs that turn slowest, where keys without their centre differ by a
-/// few units.
-fn key_centre(bias: &[f32], config: &ModelConfig) -> Vec<f32> {
-    const POSITIONS: u32 = 1024;
-    let half = config.head_dim() / 2;
-    let mut centre = bias.to_vec();
-    for pair in 0..half {
-        let exponent = -2.0 * pair as f64 / config.head_dim() as f64;
-        let frequency = f64::from(config.rope_theta).powf(exponent);
-        let angles = (0..POSITIONS).map(|position| f64::from(position) * frequency);
-        let (sines, cosines) = angles.fold((0.0, 0.0), |(sines, cosines), angle| {
-            (sines + angle.sin(), cosines + angle.cos())
-        });
-        let (sine, cosine) = (sines / f64::from(POSITIONS), cosines / f64::from(POSITIONS));
-        for head in centre.chunks_exact_mut(2 * half) {
-            let (a, b) = (f64::from(head[pair]), f64::from(head[pair + half]));
-            #[expect(clippy::cast_possible_truncation, reason = "rounded once, at the end")]
-            let turned = [a * cosine - b * sine, b * cosine + a * sine].map(|value| value as f32);
-            [head[pair], head[pair + half]] = turned;
-        }
-    }
-    centre
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slow_pairs_lose_their_bias_and_fast_ones_hardly_any() {
-        let config = ModelConfig {
-            hidden_size: 8,
-            intermediate_size: 1,
-            num_hidden_layers: 1,
-            num_attention_heads: 1,
-            num_key_value_heads: 1,
-            vocab_size: 1,
-            max_position_embeddings: 1,
-            rms_norm_eps: 1e-6,
-            rope_theta: 1e12,
-            tie_word_embeddings: true,
-        };
-        // Frequencies 1, 1e-3, 1e-6 and 1e-9.
-        let bias = [50.0, 0.0, 50.0, 50.0, -20.0, 0.0, -20.0, -20.0];
-        let centre = key_centre(&bias, &config);
-        assert!(centre[0].abs() < 0.1 && centre[4].abs() < 0.1, "{centre:?}");
-        assert!((centre[2] - 50.0).abs() < 0.1 && (centre[6] + 20.0).abs() < 0.1);
-        assert!((centre[3] - 50.0).abs() < 1e-3 && (centre[7] + 20.0).abs() < 1e-3);
-    }
 }

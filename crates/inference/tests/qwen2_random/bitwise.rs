@@ -1,8 +1,8 @@
 //! The same bits alone or in a batch, on any number of threads, from any prefix.
 
 use inwarden_inference::{
-    Fingerprint, HiddenRequest, LabelRequest, LabelScores, LoadOptions, Normalization, Pooling,
-    Prefix, PrefixCache, PreparedLabels, Qwen2, TokenId, WeightForm,
+    Fingerprint, HiddenRequest, KeyValueForm, LabelRequest, LabelScores, LoadOptions,
+    Normalization, Pooling, Prefix, PrefixCache, PreparedLabels, Qwen2, TokenId, WeightForm,
 };
 use tempfile::NamedTempFile;
 
@@ -85,9 +85,18 @@ impl Scorer {
     }
 }
 
+fn options(form: WeightForm, key_values: KeyValueForm, threads: usize) -> LoadOptions {
+    LoadOptions {
+        threads: threads.try_into().unwrap(),
+        weight_form: form,
+        key_value_form: Some(key_values),
+        ..LoadOptions::default()
+    }
+}
+
 /// Each event's bits, scored alone on one thread.
-fn alone(file: &NamedTempFile, form: WeightForm) -> Vec<Vec<u64>> {
-    let scorer = Scorer::new(load(file, form, 1));
+fn alone(file: &NamedTempFile, form: WeightForm, key_values: KeyValueForm) -> Vec<Vec<u64>> {
+    let scorer = Scorer::new(load_with(file, options(form, key_values, 1)));
     let prefix = scorer.prefix(PREFIX_TOKENS);
     let events = 0..EVENT_TOKENS.len();
     events
@@ -95,13 +104,13 @@ fn alone(file: &NamedTempFile, form: WeightForm) -> Vec<Vec<u64>> {
         .collect()
 }
 
-fn check_batches_and_threads(shape: &Shape, form: WeightForm) {
+fn check_batches_and_threads(shape: &Shape, form: WeightForm, key_values: KeyValueForm) {
     let file = file(shape, 11);
-    let expected = alone(&file, form);
+    let expected = alone(&file, form, key_values);
     let distinct: std::collections::HashSet<_> = expected.iter().collect();
     assert_eq!(distinct.len(), expected.len(), "the events differ");
     for threads in [1, 2, 3] {
-        let scorer = Scorer::new(load(&file, form, threads));
+        let scorer = Scorer::new(load_with(&file, options(form, key_values, threads)));
         let prefix = scorer.prefix(PREFIX_TOKENS);
         for order in [
             &[0, 1, 2, 3, 4][..],
@@ -122,18 +131,19 @@ fn check_batches_and_threads(shape: &Shape, form: WeightForm) {
 
 #[test]
 fn an_event_gives_the_same_in_any_batch_on_any_number_of_threads() {
-    check_batches_and_threads(&narrow(), WeightForm::Compact);
-    check_batches_and_threads(&wide(), WeightForm::Compact);
-    check_batches_and_threads(&wide(), WeightForm::Int8);
+    for key_values in [KeyValueForm::Bf16, KeyValueForm::Int8] {
+        check_batches_and_threads(&narrow(), WeightForm::Compact, key_values);
+        check_batches_and_threads(&wide(), WeightForm::Compact, key_values);
+    }
+    check_batches_and_threads(&wide(), WeightForm::Int8, KeyValueForm::Bf16);
 }
 
-fn check_prefixes(shape: &Shape) {
+fn check_prefixes(shape: &Shape, key_values: KeyValueForm) {
     let file = file(shape, 12);
-    let expected = alone(&file, WeightForm::Compact);
+    let expected = alone(&file, WeightForm::Compact, key_values);
     let options = LoadOptions {
-        threads: 2.try_into().unwrap(),
         fingerprint: Some(Fingerprint::of_files(&[file.path().to_owned()]).unwrap()),
-        ..LoadOptions::default()
+        ..options(WeightForm::Compact, key_values, 2)
     };
     let scorer = Scorer::new(load_with(&file, options.clone()));
     let all = [0, 1, 2, 3, 4];
@@ -212,8 +222,34 @@ fn check_cache(scorer: &Scorer, check: &dyn Fn(&Prefix, &str)) {
 
 #[test]
 fn an_event_gives_the_same_from_any_prefix() {
-    check_prefixes(&narrow());
-    check_prefixes(&wide());
+    for key_values in [KeyValueForm::Bf16, KeyValueForm::Int8] {
+        check_prefixes(&narrow(), key_values);
+        check_prefixes(&wide(), key_values);
+    }
+}
+
+#[test]
+fn keys_and_values_are_bf16_unless_another_form_is_asked_for() {
+    let file = file(&narrow(), 12);
+    let bits = |options: LoadOptions| {
+        let scorer = Scorer::new(load_with(&file, options));
+        let prefix = scorer.prefix(PREFIX_TOKENS);
+        (prefix.size_bytes(), scorer.score(&prefix, &[2]))
+    };
+    let [default, (bf16_bytes, bf16), (int8_bytes, int8)] = [
+        LoadOptions::default(),
+        options(WeightForm::Compact, KeyValueForm::Bf16, 1),
+        options(WeightForm::Compact, KeyValueForm::Int8, 1),
+    ]
+    .map(bits);
+    assert!(default == (bf16_bytes, bf16.clone()));
+    assert!(bf16 != int8);
+    // A byte a number and a scale for 64 of them, against two bytes a number.
+    let expected = bf16_bytes * (64 + 4) / 128;
+    assert!(
+        int8_bytes.abs_diff(expected) < 100 * 3,
+        "{int8_bytes} {expected}"
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{os::unix::fs::PermissionsExt, path::Path};
 
 use inwarden_inference::{
-    Fingerprint, InferenceError, LoadOptions, Prior, Qwen2, SavedPrefix, WeightForm,
+    Fingerprint, InferenceError, KeyValueForm, LoadOptions, Prior, Qwen2, SavedPrefix, WeightForm,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -28,7 +28,11 @@ fn options() -> LoadOptions {
 }
 
 fn saved(file: &NamedTempFile, path: &Path) -> Qwen2 {
-    let model = load_with(file, options());
+    saved_with(file, path, options())
+}
+
+fn saved_with(file: &NamedTempFile, path: &Path, options: LoadOptions) -> Qwen2 {
+    let model = load_with(file, options);
     let prefix = model.prefix(&text(1, 100)).expect("the tokens are right");
     let prior = Prior {
         key: [9; 32],
@@ -105,6 +109,11 @@ fn a_file_of_another_model_or_format_is_refused_by_name() {
     };
     assert_eq!(refused_as(load(other)), "format");
     let other = LoadOptions {
+        key_value_form: Some(KeyValueForm::Int8),
+        ..options()
+    };
+    assert_eq!(refused_as(load(other)), "format");
+    let other = LoadOptions {
         instruction_set: Some("scalar".into()),
         ..options()
     };
@@ -133,9 +142,18 @@ fn a_file_of_another_model_or_format_is_refused_by_name() {
 
 #[test]
 fn damage_is_an_error_wherever_it_is() {
+    for key_value_form in [KeyValueForm::Bf16, KeyValueForm::Int8] {
+        check_damage(LoadOptions {
+            key_value_form: Some(key_value_form),
+            ..options()
+        });
+    }
+}
+
+fn check_damage(options: LoadOptions) {
     let (file, dir) = (file(&small(), 31), tempfile::tempdir().unwrap());
     let path = dir.path().join("prefix");
-    let model = saved(&file, &path);
+    let model = saved_with(&file, &path, options);
     let whole = std::fs::read(&path).unwrap();
     let mut random = ChaCha8Rng::seed_from_u64(1);
     for round in 0..400 {
