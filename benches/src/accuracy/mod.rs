@@ -1,4 +1,4 @@
-//! What the resident form of the weights costs.
+//! What the resident form of the weights, and of keys and values, costs.
 //!
 //! Label scores of the judged form with those of our own f32 form on all rows;
 //! the perplexity of a text in both; and label scores of both, and of candle's
@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
-use inwarden_inference::{LoadOptions, Qwen2, Tokenizer, WeightForm};
+use inwarden_inference::{KeyValueForm, LoadOptions, Qwen2, Tokenizer, WeightForm};
 use serde_json::{Value, json};
 
 use self::{
@@ -76,29 +76,37 @@ pub(crate) fn run(options: &AccuracyOptions) -> anyhow::Result<()> {
         .threads
         .unwrap_or_else(|| LoadOptions::default().threads);
     let mut load = options.engine.load_options(threads);
-    let (ours, perplexity, form) = judge(&files, &load, &rows, options.windows)?;
+    let ours = judge(&files, &load, &rows, options.windows)?;
 
     let mut about = files.describe();
     about["machine"] = machine::describe();
     about["variant"] = json!(options.engine.instruction_set());
-    about["weight_form"] = json!(format!("{form:?}"));
+    about["weight_form"] = json!(format!("{:?}", ours.weight_form));
+    about["key_value_form"] = json!(format!("{:?}", ours.key_value_form));
     let mut figures = Figures {
         all: json!({ "schema": "inwarden.bench.accuracy/1", "about": about }),
         file: options.json.as_deref(),
     };
     figures.print("about")?;
-    figures.add("perplexity", "default", json!(perplexity))?;
+    figures.add("perplexity", "default", json!(ours.perplexity))?;
 
     load.weight_form = WeightForm::F32;
-    let (exact, exact_perplexity, _) = judge(&files, &load, &rows, options.windows)?;
-    figures.add("perplexity", "f32", json!(exact_perplexity))?;
-    let change = perplexity / exact_perplexity - 1.0;
+    load.key_value_form = None;
+    let exact = judge(&files, &load, &rows, options.windows)?;
+    figures.add("perplexity", "f32", json!(exact.perplexity))?;
+    let change = ours.perplexity / exact.perplexity - 1.0;
     figures.add("perplexity", "change", json!(change))?;
-    figures.all["to_own_f32"] = to_own_f32(&rows, &ours, &exact);
+    figures.all["to_own_f32"] = to_own_f32(&rows, &ours.scored, &exact.scored);
     figures.print("to_own_f32")?;
     if options.candle_rows > 0 {
         let few = spread(&(0..rows.len()).collect::<Vec<_>>(), options.candle_rows);
-        compare_with_candle(&files, &rows, &few, &[&ours, &exact], &mut figures)?;
+        compare_with_candle(
+            &files,
+            &rows,
+            &few,
+            &[&ours.scored, &exact.scored],
+            &mut figures,
+        )?;
     }
     Ok(())
 }
@@ -133,19 +141,33 @@ fn compare_with_candle(
     figures.add(SECTION, "candle_default", theirs)
 }
 
-/// Scores of `rows`, the perplexity of our text, and the form of the weights.
+/// What one form of our engine says.
+struct Judged {
+    scored: Vec<Scored>,
+    /// Of our text.
+    perplexity: f64,
+    weight_form: WeightForm,
+    key_value_form: KeyValueForm,
+}
+
 fn judge(
     files: &ModelFiles,
     load: &LoadOptions,
     rows: &[Row],
     windows: usize,
-) -> anyhow::Result<(Vec<Scored>, f64, WeightForm)> {
+) -> anyhow::Result<Judged> {
     let model = Qwen2::load(&files.files, load)?;
-    let form = model.weight_form();
-    progress(&format!("ours, {form:?}, {} rows", rows.len()));
+    let (weight_form, key_value_form) = (model.weight_form(), model.key_value_form());
+    let form = format!("{weight_form:?}, keys and values {key_value_form:?}");
+    progress(&format!("ours, {form}, {} rows", rows.len()));
     let scored = by_ours(&model, rows)?;
-    progress(&format!("ours, {form:?}, perplexity"));
-    Ok((scored, perplexity::of(&model, windows)?, form))
+    progress(&format!("ours, {form}, perplexity"));
+    Ok(Judged {
+        scored,
+        perplexity: perplexity::of(&model, windows)?,
+        weight_form,
+        key_value_form,
+    })
 }
 
 fn to_own_f32(rows: &[Row], ours: &[Scored], exact: &[Scored]) -> Value {

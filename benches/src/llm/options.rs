@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
-use inwarden_inference::{LoadOptions, WeightForm};
+use inwarden_inference::{KeyValueForm, LoadOptions, WeightForm};
 
 use crate::{model_files::ModelChoice, peer::PeerAddress, sample::Effort};
 
@@ -59,6 +59,9 @@ pub(crate) struct EngineOptions {
     /// How the weights are kept in memory; default: what the engine chooses.
     #[arg(long, value_enum)]
     weights: Option<Weights>,
+    /// How keys and values are kept; default: bf16, or f32 beside weights of f32.
+    #[arg(long, value_enum)]
+    keys_values: Option<KeysValues>,
     /// The instruction set of the kernels: avx512-vnni-bf16, avx512-vnni, avx-vnni,
     /// avx2 or scalar, if the processor has it; auto is the fastest it has.
     #[arg(long, default_value = AUTO, value_name = "NAME")]
@@ -71,6 +74,13 @@ const AUTO: &str = "auto";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Weights {
     Compact,
+    Int8,
+    F32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum KeysValues {
+    Bf16,
     Int8,
     F32,
 }
@@ -89,15 +99,23 @@ impl EngineOptions {
                 Weights::F32 => WeightForm::F32,
             };
         }
+        options.key_value_form = self.keys_values.map(|keys_values| match keys_values {
+            KeysValues::Bf16 => KeyValueForm::Bf16,
+            KeysValues::Int8 => KeyValueForm::Int8,
+            KeysValues::F32 => KeyValueForm::F32,
+        });
         options
     }
 
     /// The same options for a child process.
     pub(crate) fn arguments(&self) -> Vec<String> {
-        let weights = self.weights.and_then(|weights| weights.to_possible_value());
-        let weights = weights.map(|weights| format!("--weights={}", weights.get_name()));
+        let weights = self.weights.and_then(|form| form.to_possible_value());
+        let weights = weights.map(|form| format!("--weights={}", form.get_name()));
+        let keys_values = self.keys_values.and_then(|form| form.to_possible_value());
+        let keys_values = keys_values.map(|form| format!("--keys-values={}", form.get_name()));
         let variant = format!("--variant={}", self.variant);
-        weights.into_iter().chain([variant]).collect()
+        let forms = weights.into_iter().chain(keys_values);
+        forms.chain([variant]).collect()
     }
 
     /// The instruction set that the kernels use.
@@ -216,7 +234,7 @@ mod tests {
         for given in [
             vec![],
             vec!["--weights=int8"],
-            vec!["--variant=avx2", "--weights=compact"],
+            vec!["--variant=avx2", "--weights=compact", "--keys-values=int8"],
         ] {
             let options = parse(given);
             let arguments = options.arguments();
