@@ -6,6 +6,7 @@ mod question;
 mod qwen;
 mod saved_prefix;
 mod texts;
+mod unfinished;
 
 pub(crate) use frame::{Frame, Framed, prepare_labels};
 pub use prompt::{Prompt, Shot};

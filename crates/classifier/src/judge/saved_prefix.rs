@@ -3,7 +3,7 @@
 //! What the file holds is a copy: whatever is wrong with it, the prefix is
 //! computed instead and written anew. A judge answers bitwise the same either way.
 
-use std::{io::ErrorKind, path::Path, sync::Arc};
+use std::{io::ErrorKind, path::Path, sync::Arc, time::SystemTime};
 
 use inwarden_inference::{InferenceError, Prior, Scheduler};
 use sha2::{Digest as _, Sha256};
@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     Frame, Prompt,
     qwen::{JudgeSetupError, QwenJudge},
+    unfinished::remove_unfinished,
 };
 
 /// What became of the file that keeps a judge's prefix.
@@ -21,6 +22,9 @@ pub struct SavedPrefixReport {
     /// Why what was computed could not be written; `None` if it was, or if
     /// nothing had to be computed.
     pub not_saved: Option<InferenceError>,
+    /// Files that processes ended while they saved have left beside it, and that were
+    /// removed.
+    pub unfinished_removed: usize,
 }
 
 /// What a file that keeps a judge's prefix held.
@@ -43,7 +47,8 @@ impl QwenJudge {
     ///
     /// The model must have been loaded with a fingerprint. `file` is read within
     /// the limits of the model's context and replaced as a whole, readable by its
-    /// owner alone. Whoever may write it decides what the judge answers.
+    /// owner alone. Whoever may write it decides what the judge answers. What earlier
+    /// processes have left unfinished beside it for more than a day is removed.
     ///
     /// # Errors
     /// As for [`QwenJudge::new`], and never because of `file`.
@@ -53,6 +58,7 @@ impl QwenJudge {
         prompt: &Prompt,
         file: &Path,
     ) -> Result<(Self, SavedPrefixReport), JudgeSetupError> {
+        let unfinished_removed = remove_unfinished(file, SystemTime::now());
         let key = prior_key(prompt);
         let model = Arc::clone(scheduler.model());
         let frame = Frame::new(&model, prompt)?;
@@ -64,6 +70,7 @@ impl QwenJudge {
                     let report = SavedPrefixReport {
                         found: FoundPrefix::Usable,
                         not_saved: None,
+                        unfinished_removed,
                     };
                     return Ok((judge, report));
                 }
@@ -84,6 +91,7 @@ impl QwenJudge {
         let report = SavedPrefixReport {
             found,
             not_saved: saved.err(),
+            unfinished_removed,
         };
         Ok((judge, report))
     }
