@@ -329,3 +329,13 @@ fn the_words_of_a_text_count_beside_the_judge() {
     let ids = named.iter().map(|item| item.provenance.source_id.as_str());
     assert!(ids.into_iter().any(|id| id == "text:terms"));
 }
+
+#[test]
+fn what_is_shipped_is_of_the_question_it_is_shipped_for() {
+    for question in Question::ALL {
+        if let Some(calibration) = TextCalibration::shipped(question).unwrap() {
+            assert!(!calibration.judge.is_empty());
+            TextClassifier::new(question, None, calibration).unwrap();
+        }
+    }
+}
