@@ -229,7 +229,7 @@ def test_a_log_that_fails_later_fails_closed_and_loses_no_record(tmp_path: Path)
     reader.start()
     guard = rules_only(failure="closed", audit_log=pipe)
     reader.join()
-    case = guard.check_tool_call("a", "list", {})
+    case = guard.check_tool_call("a", "shell", ORDINARY)
     assert not case.allowed
     assert guard.counters()["audit_failures"] == 1
     with pytest.raises(inwarden.AuditError, match="audit.pipe") as caught:
