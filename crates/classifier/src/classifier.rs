@@ -99,6 +99,8 @@ pub enum Prepared {
 pub struct Pending {
     /// How urgent it is: the log-odds of malicious without the judge.
     pub priority: RawScore,
+    /// What the judge reads: the behaviour alone, as those that its head was trained
+    /// on. What surrounds it would move the mean of its states.
     text: String,
     key: CacheKey,
     assessment: Box<Assessment>,
@@ -236,7 +238,7 @@ impl Classifier {
         }
         Prepared::NeedsJudge(Pending {
             priority: RawScore(self.config.calibration.weigh(&assessment.signals).0),
-            text,
+            text: behaviour,
             key,
             assessment: Box::new(assessment),
         })
@@ -310,7 +312,7 @@ impl Classifier {
         let (mut hits, _) = self.precedent_hits(&behaviour);
         hits.retain(|hit| !leave_out(hit));
         let judge = self.parts.judge.as_ref();
-        let answer = judge.and_then(|judge| judge.judge(&render_case(case)).ok());
+        let answer = judge.and_then(|judge| judge.judge(&behaviour).ok());
         let read = read(&self.reader, case);
         Signals {
             judge: answer.map(|answer| answer.log_odds),
