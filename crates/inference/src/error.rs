@@ -39,6 +39,9 @@ pub enum InferenceError {
         /// Its place among the labels.
         label_idx: usize,
     },
+    /// Text is asked of a model that was made without a vocabulary.
+    #[error("the model has random weights and no tokenizer")]
+    NoTokenizer,
     /// Prefixes are saved and loaded only where it is known of which weights.
     #[error("the model was loaded without a fingerprint of its weights")]
     NoFingerprint,

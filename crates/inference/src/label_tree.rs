@@ -1,4 +1,4 @@
-//! The tree that a set of labels forms, and what its numbers add up to.
+//! The tree that a set of labels forms.
 //!
 //! Plain token arithmetic, shared by the passes on the processor and on a
 //! device; nothing here runs a model.
@@ -74,30 +74,6 @@ impl LabelTree {
     }
 }
 
-/// The log-probability of each label from those of its tokens.
-///
-/// `steps`: natural logarithms, all tokens of all labels in their order.
-pub(crate) fn log_probabilities(labels: &[Vec<TokenId>], steps: &[f64]) -> Vec<f64> {
-    let mut rest = steps;
-    let of_label = labels.iter().map(|label| {
-        let (own, behind) = rest.split_at(label.len());
-        rest = behind;
-        // A sum of rounded numbers may pass 0; unlike `min`, `clamp` does not
-        // make a number of NaN.
-        own.iter().sum::<f64>().clamp(f64::NEG_INFINITY, 0.0)
-    });
-    of_label.collect()
-}
-
-/// The probability that what comes begins with none of the labels.
-pub(crate) fn outside(labels: &[Vec<TokenId>], log_probabilities: &[f64]) -> f64 {
-    let inside: f64 = disjoint(labels)
-        .into_iter()
-        .map(|label_idx| log_probabilities[label_idx].exp())
-        .sum();
-    (1.0 - inside).clamp(0.0, 1.0)
-}
-
 /// The labels whose continuations do not overlap: no label in it begins with
 /// another, and each is there once.
 pub(crate) fn disjoint(labels: &[Vec<TokenId>]) -> Vec<usize> {
@@ -141,16 +117,5 @@ mod tests {
     fn a_label_that_begins_with_another_adds_no_mass() {
         let labels = labels(&[&[1, 2], &[1], &[3], &[3]]);
         assert_eq!(disjoint(&labels), [1, 2]);
-        let steps = [0.5_f64, 0.5, 0.5, 0.25, 0.25].map(f64::ln);
-        let sums = log_probabilities(&labels, &steps);
-        assert!((sums[0].exp() - 0.25).abs() < 1e-12);
-        assert!((outside(&labels, &sums) - 0.25).abs() < 1e-12);
-    }
-
-    #[test]
-    fn a_sum_above_certainty_is_certainty_and_what_is_no_number_stays_so() {
-        let labels = labels(&[&[1], &[2]]);
-        let sums = log_probabilities(&labels, &[1e-9, f64::NAN]);
-        assert!(sums[0] == 0.0 && sums[1].is_nan());
     }
 }

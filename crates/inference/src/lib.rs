@@ -45,6 +45,7 @@ mod error;
 pub mod fuzz;
 mod gguf;
 mod huggingface;
+mod label_plan;
 mod label_tree;
 mod linear;
 mod math;
@@ -64,16 +65,17 @@ pub use constrain::{
     CompiledShape, Constraint, FieldKind, FieldValue, Grammar, GrammarCompiler, JsonShape, Step,
 };
 pub use cuda::{
-    Accelerator, ComputeCapability, DeviceForm, DeviceLabelRequest, DeviceOptions, DevicePrefix,
-    DeviceQwen2, Gpu, GpuError, LayerErrors, ProductChoice, ProductTime, Telemetry, gpus,
-    layer_errors, product_times,
+    Accelerator, ComputeCapability, DeviceForm, DeviceLabelRequest, DeviceLabels, DeviceOptions,
+    DevicePrefix, DeviceQwen2, Gpu, GpuError, LayerErrors, ProductChoice, ProductTime, Telemetry,
+    gpus, layer_errors, product_times,
 };
 pub use error::{Corruption, InferenceError};
+pub use label_plan::Normalization;
 pub use minilm::Embedder;
 pub use qwen2::{
     ConstrainedLimits, ConstrainedOutput, Ended, GenerateOptions, HiddenRequest, LabelRequest,
-    LabelScores, Normalization, Pooling, Prefix, PrefixCache, PrefixCacheCounters, PreparedLabels,
-    Prior, Qwen2, Sampling, SavedPrefix, Session,
+    LabelScores, Pooling, Prefix, PrefixCache, PrefixCacheCounters, PreparedLabels, Prior, Qwen2,
+    Sampling, SavedPrefix, Session,
 };
 pub use scheduler::{
     CallerId, Handle, PendingScores, Scheduler, SchedulerConfig, SchedulerCounters, ScoreRequest,

@@ -1,9 +1,12 @@
 //! Verdicts: whether company changes them, how long they take, and the floor.
 
-use std::time::Instant;
+use std::{ops::ControlFlow, sync::Arc, time::Instant};
 
 use anyhow::Result;
-use inwarden_inference::{Accelerator, DeviceLabelRequest, DeviceQwen2, LabelScores, TokenId};
+use inwarden_inference::{
+    Accelerator, DeviceLabelRequest, DeviceLabels, DevicePrefix, DeviceQwen2, GenerateOptions,
+    HiddenRequest, LabelScores, Normalization, Pooling, Sampling, TokenId,
+};
 
 use crate::shapes::n_weights;
 
@@ -32,10 +35,12 @@ fn tokens(seed: u32, len: u32) -> Vec<TokenId> {
         .collect()
 }
 
-fn labels() -> Vec<Vec<TokenId>> {
+/// Four labels of up to two tokens, which compete with each other alone.
+fn labels(model: &DeviceQwen2) -> Result<Arc<DeviceLabels>> {
     let ids: [&[u32]; 4] = [&[10], &[20, 30], &[20, 40], &[50]];
-    ids.map(|ids| ids.iter().copied().map(TokenId).collect())
-        .to_vec()
+    let labels = ids.map(|ids| ids.iter().copied().map(TokenId).collect());
+    let normalization = Normalization::LegalTokens { terminator: None };
+    Ok(model.prepare_labels(&labels, normalization)?)
 }
 
 /// One event alone and among fifteen others.
@@ -45,14 +50,17 @@ pub(crate) fn check_company(
     missed: &mut Vec<String>,
 ) -> Result<()> {
     let prefix = model.prefix(&tokens(1, N_PREFIX))?;
-    let (events, labels): (Vec<_>, _) = (
-        (2..18).map(|seed| tokens(seed, N_EVENT)).collect(),
-        labels(),
-    );
+    let events: Vec<_> = (2..18).map(|seed| tokens(seed, N_EVENT)).collect();
+    let labels = labels(model)?;
+    let hidden = HiddenRequest {
+        layers: vec![1, model.config().num_hidden_layers],
+        pooling: Pooling::Means(vec![0..1, 0..N_EVENT as usize]),
+    };
     let request = |suffix| DeviceLabelRequest {
         prefix: &prefix,
         suffix,
         labels: &labels,
+        hidden: Some(&hidden),
     };
     let all: Vec<_> = events
         .iter()
@@ -88,7 +96,7 @@ pub(crate) fn measure(
     accelerator: &Accelerator,
     missed: &mut Vec<String>,
 ) -> Result<()> {
-    let (prefix, labels) = (model.prefix(&tokens(1, N_PREFIX))?, labels());
+    let (prefix, labels) = (model.prefix(&tokens(1, N_PREFIX))?, labels(model)?);
     let events: Vec<_> = (2..18).map(|seed| tokens(seed, N_EVENT)).collect();
     let requests: Vec<_> = events
         .iter()
@@ -96,6 +104,7 @@ pub(crate) fn measure(
             prefix: &prefix,
             suffix,
             labels: &labels,
+            hidden: None,
         })
         .collect();
     let time = |requests: &[DeviceLabelRequest<'_>]| {
@@ -117,6 +126,7 @@ pub(crate) fn measure(
     let (p50, p95, rate) = (single[50], single[95], 16_000.0 / batch[5]);
     println!("verdict, {N_EVENT} tokens behind {N_PREFIX}: p50 {p50:.2} ms, p95 {p95:.2} ms");
     println!("16 events waiting: {rate:.1} verdicts/s");
+    measure_decode(model, &prefix, &events[0])?;
 
     let card = accelerator.name();
     let Some(&(_, bandwidth, tera_ops)) = CARDS.iter().find(|(known, ..)| card.contains(known))
@@ -143,5 +153,26 @@ pub(crate) fn measure(
             missed.push("7B verdicts on an L4".into());
         }
     }
+    Ok(())
+}
+
+fn measure_decode(model: &DeviceQwen2, prefix: &DevicePrefix, event: &[TokenId]) -> Result<()> {
+    let options = GenerateOptions {
+        max_new_tokens: 33,
+        sampling: Sampling::Greedy,
+        stop: Vec::new(),
+    };
+    let mut times = Vec::new();
+    let generated = model.generate(prefix, event, &options, &mut |_| {
+        times.push(Instant::now());
+        ControlFlow::Continue(())
+    })?;
+    // The first token comes with the text's own pass.
+    let steps = times[times.len() - 1] - times[0];
+    let n_steps = generated.len() - 1;
+    println!(
+        "decode: {:.2} ms a token",
+        steps.as_secs_f64() * 1000.0 / n_steps as f64
+    );
     Ok(())
 }

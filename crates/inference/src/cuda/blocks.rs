@@ -21,6 +21,8 @@ pub(super) const BLOCK_SLOTS: usize = 64;
 pub(super) struct Block {
     number: u32,
     free: Arc<Mutex<Vec<u32>>>,
+    /// The process that took it.
+    process: u32,
 }
 
 impl Block {
@@ -32,7 +34,10 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        lock(&self.free).push(self.number);
+        // In a forked child another thread may hold the list for ever.
+        if std::process::id() == self.process {
+            lock(&self.free).push(self.number);
+        }
     }
 }
 
@@ -105,7 +110,11 @@ impl Blocks {
         drop(free);
         let block = |number| {
             let free = Arc::clone(&self.free);
-            Arc::new(Block { number, free })
+            Arc::new(Block {
+                number,
+                free,
+                process: std::process::id(),
+            })
         };
         Ok(taken.into_iter().map(block).collect())
     }

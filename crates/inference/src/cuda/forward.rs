@@ -10,6 +10,7 @@ use super::{
     kv::KvLayer,
     layers::Layer,
     slab::{Shape, Slab},
+    taps::Taps,
 };
 use crate::{config::ModelConfig, error::InferenceError};
 
@@ -140,14 +141,16 @@ impl Pass<'_> {
     ///
     /// Returns the wanted rows, `(n_sequences * n_wanted, hidden_size)`, before
     /// the final norm; `None` if none is wanted. In the last layer only they go
-    /// on after the attention.
+    /// on after the attention. `taps` get what they want before the last layer.
     pub(super) fn run(
         &self,
         layers: &[Layer],
         kv: &[KvLayer],
         mut hidden: Tensor,
+        taps: &mut Taps,
     ) -> Result<Option<Tensor>, InferenceError> {
         for (layer_idx, (layer, kv)) in layers.iter().zip(kv).enumerate() {
+            taps.take(layer_idx, &hidden)?;
             let is_last = layer_idx + 1 == layers.len();
             let normed = self.normalised(&hidden, &layer.attention_norm)?;
             self.store(layer, kv, &normed)?;

@@ -1,7 +1,8 @@
 //! Qwen2.5 on an NVIDIA card, and what can be known about cards without one.
 //!
-//! Tensors, memory and kernels are the tensor library's; the pass, its tables,
-//! the tree of prefixes, batching and labels are ours and know no card: they run
+//! Tensors, memory and kernels are the tensor library's; the pass, its tables, the
+//! tree of prefixes, batching, labels, hidden states and decoding are ours and
+//! know no card: they run
 //! on the processor too, which is how they are tested. The feature `cuda` adds
 //! the one function that opens a card (`enabled.rs`, else `disabled.rs`).
 //!
@@ -30,11 +31,13 @@ mod probe;
 mod qwen2;
 mod random;
 mod report;
+mod sequence;
 mod slab;
+mod taps;
 
 pub use accelerator::Accelerator;
 pub use error::GpuError;
-pub use labels::DeviceLabelRequest;
+pub use labels::{DeviceLabelRequest, DeviceLabels};
 pub use matrix::{DeviceForm, ProductChoice};
 pub use prefix::DevicePrefix;
 pub use probe::{ComputeCapability, Gpu, Telemetry, gpus};
@@ -92,5 +95,12 @@ impl DeviceOptions {
             });
         }
         Ok(())
+    }
+}
+
+fn finite(values: &[f32], what: &'static str) -> Result<(), InferenceError> {
+    match values.iter().all(|value| value.is_finite()) {
+        true => Ok(()),
+        false => Err(InferenceError::NotFinite { what }),
     }
 }

@@ -12,9 +12,10 @@ use super::{
     forward::{Pass, RotaryTables, Tables},
     kv::{KvLayer, slot_bytes},
     layers::{Ends, Layer, Loader, Weights},
-    matrix::DeviceForm,
+    matrix::{DeviceForm, Matrix},
     prefix::{DevicePrefix, slots},
     slab::{NewRows, Places, Shape, Slab, index},
+    taps::Taps,
 };
 use crate::{config::ModelConfig, error::InferenceError, tokenizer::TokenId};
 
@@ -33,6 +34,8 @@ pub(super) struct Model {
     /// Marks which model a prefix came from.
     identity: Arc<()>,
     blocks: Mutex<Blocks>,
+    /// The process that opened the device; a forked child cannot use it.
+    process: u32,
 }
 
 /// Whoever has it is alone on the device: passes share the slots they write to.
@@ -87,11 +90,20 @@ impl Model {
             max_context_tokens,
             identity: Arc::new(()),
             blocks: Mutex::new(Blocks::new(n_blocks)),
+            process: std::process::id(),
         })
     }
 
     pub(super) fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    pub(super) fn max_context_tokens(&self) -> usize {
+        self.max_context_tokens
+    }
+
+    pub(super) fn identity(&self) -> &Arc<()> {
+        &self.identity
     }
 
     pub(super) fn slab_rows(&self) -> usize {
@@ -101,11 +113,6 @@ impl Model {
     /// Bytes of the layers' weights, embeddings and head not counted.
     pub(super) fn layer_bytes(&self) -> usize {
         self.layers.iter().map(Layer::size_bytes).sum()
-    }
-
-    /// Bytes of the head, which each pass reads once more.
-    pub(super) fn head_bytes(&self) -> usize {
-        self.ends.head.size_bytes()
     }
 
     /// Waits until the device is free.
@@ -125,16 +132,15 @@ impl Model {
     }
 
     /// Runs a slab; returns its wanted rows after the final norm,
-    /// `(n_sequences * n_wanted, hidden_size)`. It wants at least one.
-    pub(super) fn run(&self, slab: Slab) -> Result<Tensor, InferenceError> {
+    /// `(n_sequences * n_wanted, hidden_size)`, and leaves in `taps` what they
+    /// want. It wants at least one row.
+    pub(super) fn run(&self, slab: Slab, taps: &mut Taps) -> Result<Tensor, InferenceError> {
         let nothing = || InferenceError::Tensor("no row was wanted".into());
-        let hidden = self.pass(slab)?.ok_or_else(nothing)?;
+        let hidden = self.pass(slab, taps)?.ok_or_else(nothing)?;
         let eps = self.config.rms_norm_eps;
-        Ok(candle_nn::ops::rms_norm(
-            &hidden,
-            &self.ends.final_norm,
-            eps,
-        )?)
+        let hidden = candle_nn::ops::rms_norm(&hidden, &self.ends.final_norm, eps)?;
+        taps.take(self.layers.len(), &hidden)?;
+        Ok(hidden)
     }
 
     /// Logits of normalised hidden states: `(n_rows, vocab_size)`, f32.
@@ -142,14 +148,22 @@ impl Model {
         self.ends.head.product(hidden)
     }
 
-    fn pass(&self, slab: Slab) -> Result<Option<Tensor>, InferenceError> {
+    /// The rows of the head for `tokens`, as f32: `(tokens, hidden_size)`.
+    pub(super) fn head_rows(&self, tokens: &[usize]) -> Result<Matrix, InferenceError> {
+        let ids: Vec<u32> = tokens.iter().map(|&token| index(token)).collect();
+        let n_ids = ids.len();
+        let ids = Tensor::from_vec(ids, n_ids, self.accelerator.device())?;
+        Ok(Matrix::Dense(self.ends.head.rows(&ids)?))
+    }
+
+    fn pass(&self, slab: Slab, taps: &mut Taps) -> Result<Option<Tensor>, InferenceError> {
         let tables = Tables::new(slab, &self.rotary, self.accelerator.device())?;
         let hidden = self.ends.embeddings.rows(&tables.tokens)?;
         let pass = Pass {
             config: &self.config,
             tables: &tables,
         };
-        pass.run(&self.layers, &self.kv, hidden)
+        pass.run(&self.layers, &self.kv, hidden, taps)
     }
 
     /// `base` and `tokens` behind it as one prefix.
@@ -176,7 +190,8 @@ impl Model {
                 ..self.places()
             };
             // A slab of this block alone, whose rows are its slots.
-            self.pass(Slab::new(Shape::of(&rows, done, 1), &[&rows], places))?;
+            let slab = Slab::new(Shape::of(&rows, done, 1), &[&rows], places);
+            self.pass(slab, &mut Taps::default())?;
             if end == done + BLOCK_SLOTS {
                 turn.remember(&all[..end], &block);
             }
@@ -197,7 +212,18 @@ impl Model {
         self.check_positions(prefix.len().saturating_add(n_tokens))
     }
 
+    /// That this process opened the device: a forked child has no way to it, and
+    /// another thread may have held [`Self::turn`] when the process forked.
+    fn check_process(&self) -> Result<(), InferenceError> {
+        let (started, process) = (self.process, std::process::id());
+        match process == started {
+            true => Ok(()),
+            false => Err(InferenceError::ForkedProcess { started, process }),
+        }
+    }
+
     pub(super) fn check_positions(&self, positions: usize) -> Result<(), InferenceError> {
+        self.check_process()?;
         let limit = self.max_context_tokens;
         match positions > limit {
             true => Err(InferenceError::ContextOverflow { positions, limit }),

@@ -47,6 +47,10 @@ impl DevicePrefix {
         &self.tokens
     }
 
+    pub(super) fn blocks(&self) -> &[Arc<Block>] {
+        &self.blocks
+    }
+
     pub(super) fn belongs_to(&self, model: &Arc<()>) -> bool {
         Arc::ptr_eq(&self.model, model)
     }

@@ -1,13 +1,13 @@
 //! Qwen2.5 on a device.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use super::{
     DeviceOptions,
     accelerator::Accelerator,
     blocks::BLOCK_SLOTS,
     buckets::MAX_ROWS,
-    labels::{self, DeviceLabelRequest, Prepared},
+    labels::{self, DeviceLabelRequest, DeviceLabels, Prepared},
     layers::Weights,
     matrix::Packed,
     model::{Model, Turn},
@@ -18,6 +18,7 @@ use crate::{
     checkpoint::Checkpoint,
     config::ModelConfig,
     error::InferenceError,
+    label_plan::{LabelPlan, Normalization},
     qwen2::LabelScores,
     tensor_source::TensorSource,
     tokenizer::{TokenId, Tokenizer},
@@ -83,10 +84,17 @@ impl DeviceQwen2 {
         self.model.config()
     }
 
-    /// Bytes of weights that a pass reads: all layers and the head.
+    /// Positions that a prefix and what follows it may take together.
+    #[must_use]
+    pub fn max_context_tokens(&self) -> usize {
+        self.model.max_context_tokens()
+    }
+
+    /// Bytes of weights that a pass over labels reads: all layers. Of the head it
+    /// reads a few rows; decoding, and labels among the whole vocabulary, all of it.
     #[must_use]
     pub fn pass_bytes(&self) -> usize {
-        self.model.layer_bytes() + self.model.head_bytes()
+        self.model.layer_bytes()
     }
 
     /// Runs `tokens` through all layers and keeps their keys and values.
@@ -117,23 +125,52 @@ impl DeviceQwen2 {
             .prefix(&mut self.model.turn(), prefix.tokens(), tokens)
     }
 
-    /// Scores each request's labels as continuations of its prefix and text.
+    /// Makes `labels` ready: each at least one token; they may share first tokens.
     ///
-    /// The normaliser is the whole vocabulary's. Texts of one size behind the
-    /// same prefix share passes; company does not change a result.
+    /// Among legal tokens the head then computes these alone, in f32.
     ///
     /// # Errors
-    /// [`InferenceError::Empty`] without a text, a label or a label's tokens,
-    /// [`InferenceError::ContextOverflow`], [`InferenceError::UnknownToken`],
-    /// [`InferenceError::ForeignPrefix`], [`InferenceError::InvalidOption`] for
-    /// labels of more than 500 inner nodes, [`InferenceError::NotFinite`],
-    /// [`InferenceError::Gpu`] as for [`Self::prefix`], for long texts.
+    /// As for [`Qwen2::prepare_labels`](crate::Qwen2::prepare_labels), and
+    /// [`InferenceError::ForkedProcess`], [`InferenceError::Tensor`].
+    pub fn prepare_labels(
+        &self,
+        labels: &[Vec<TokenId>],
+        normalization: Normalization,
+    ) -> Result<Arc<DeviceLabels>, InferenceError> {
+        self.model.check_positions(0)?;
+        let check = |tokens: &[TokenId]| self.model.check_tokens(tokens);
+        let mut plan = LabelPlan::new(labels, normalization, check)?;
+        let head = match plan.tokens.as_deref() {
+            Some([]) | None => None,
+            Some(tokens) => Some(self.model.head_rows(tokens)?),
+        };
+        if head.is_none() {
+            plan.use_all_outputs();
+        }
+        Ok(Arc::new(DeviceLabels {
+            plan,
+            head,
+            model: Arc::clone(self.model.identity()),
+        }))
+    }
+
+    /// Scores each request's labels as continuations of its prefix and text.
+    ///
+    /// Texts of one size behind the same prefix share passes; company does not
+    /// change a result.
+    ///
+    /// # Errors
+    /// What [`Self::check_request`] gives for one of them, before anything is
+    /// computed; [`InferenceError::InvalidOption`] for labels of more than 500
+    /// rows and for hidden states of tokens that the pass does not hold,
+    /// [`InferenceError::NotFinite`], [`InferenceError::Gpu`] as for
+    /// [`Self::prefix`], for long texts.
     pub fn score_labels_batch(
         &self,
         requests: &[DeviceLabelRequest<'_>],
     ) -> Result<Vec<LabelScores>, InferenceError> {
         for request in requests {
-            self.check(request)?;
+            self.check_request(request)?;
         }
         let mut turn = self.model.turn();
         let begun = requests
@@ -141,31 +178,46 @@ impl DeviceQwen2 {
             .map(|request| self.begin(&mut turn, request));
         let begun = begun.collect::<Result<Vec<_>, _>>()?;
         let prepared = requests.iter().zip(&begun).map(|(request, begun)| {
-            let (prefix, suffix) = match begun {
-                Some((prefix, n_done)) => (prefix, &request.suffix[*n_done..]),
-                None => (request.prefix, request.suffix),
+            let (prefix, n_done) = match begun {
+                Some((prefix, n_done)) => (prefix, *n_done),
+                None => (request.prefix, 0),
             };
-            Prepared::new(request.labels, prefix, suffix, self.model.slab_rows())
+            Prepared::new(&self.model, request, prefix, n_done)
         });
         let prepared = prepared.collect::<Result<Vec<_>, _>>()?;
         labels::score(&self.model, &prepared)
     }
 
-    fn check(&self, request: &DeviceLabelRequest<'_>) -> Result<(), InferenceError> {
-        let labels = request.labels;
-        if labels.is_empty() || labels.iter().any(Vec::is_empty) {
-            return Err(InferenceError::Empty { what: "labels" });
+    /// Whether `request` can be answered; computes nothing.
+    ///
+    /// # Errors
+    /// [`InferenceError::Empty`] without a text,
+    /// [`InferenceError::ContextOverflow`], [`InferenceError::UnknownToken`],
+    /// [`InferenceError::ForeignPrefix`] for a prefix or labels of another
+    /// model, [`InferenceError::InvalidOption`],
+    /// [`InferenceError::ForkedProcess`].
+    pub fn check_request(&self, request: &DeviceLabelRequest<'_>) -> Result<(), InferenceError> {
+        if !Arc::ptr_eq(&request.labels.model, self.model.identity()) {
+            return Err(InferenceError::ForeignPrefix);
         }
+        let n_tokens = request
+            .suffix
+            .len()
+            .saturating_add(request.labels.plan.longest);
+        self.model.check_room(request.prefix, n_tokens)?;
+        self.model.check_tokens(request.suffix)?;
         if request.suffix.is_empty() {
             return Err(InferenceError::Empty { what: "tokens" });
         }
-        let longest = labels.iter().map(Vec::len).max().unwrap_or_default();
-        let n_tokens = request.suffix.len().saturating_add(longest);
-        self.model.check_room(request.prefix, n_tokens)?;
-        for tokens in labels.iter().map(Vec::as_slice).chain([request.suffix]) {
-            self.model.check_tokens(tokens)?;
+        let n_layers = self.config().num_hidden_layers;
+        match request.hidden {
+            Some(hidden) => hidden.check(n_layers, request.suffix.len()),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    pub(super) fn model(&self) -> &Model {
+        &self.model
     }
 
     /// Of a text too long for one pass, runs the beginning as a prefix; returns
@@ -175,8 +227,7 @@ impl DeviceQwen2 {
         turn: &mut Turn<'_>,
         request: &DeviceLabelRequest<'_>,
     ) -> Result<Option<(DevicePrefix, usize)>, InferenceError> {
-        let n_nodes: usize = request.labels.iter().map(|label| label.len() - 1).sum();
-        let room = MAX_ROWS.saturating_sub(n_nodes).max(1);
+        let room = MAX_ROWS.saturating_sub(request.labels.n_rows()).max(1);
         let n_text = request.suffix.len();
         if n_text <= room {
             return Ok(None);

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use super::{Prefix, Qwen2};
+use super::{Decode, Prefix, Qwen2};
 use crate::{
     constrain::{Constraint, Step},
     error::InferenceError,
-    tokenizer::TokenId,
+    tokenizer::{TokenId, Tokenizer},
 };
 
 /// Where constrained generation stops at the latest.
@@ -66,44 +66,59 @@ impl Qwen2 {
         self.check_room(prefix, room)?;
         self.check_call(prefix, tokens)?;
         let mut session = self.session(prefix)?;
-        let mut written = Vec::new();
-        let mut n_passes = 0;
-        let mut pending = tokens.to_vec();
-        let ended = loop {
-            let left = limits.max_new_tokens - written.len();
-            let next = match constraint.next_step()? {
-                Step::Done => break Ended::Complete,
-                Step::Forced(forced) if forced.len() > left => {
-                    written.extend(&forced[..left]);
-                    break Ended::TokenLimit;
-                }
-                Step::Forced(forced) => forced,
-                Step::Choose(_) if left == 0 => break Ended::TokenLimit,
-                Step::Choose(_) if limits.deadline.is_some_and(|end| Instant::now() >= end) => {
-                    break Ended::Deadline;
-                }
-                Step::Choose(legal) => {
-                    let chosen = most_likely(&legal, session.advance(&pending)?);
-                    constraint.accept(chosen)?;
-                    n_passes += 1;
-                    pending.clear();
-                    if self.tokenizer.is_added(chosen) {
-                        // The end of the answer is no part of it.
-                        continue;
-                    }
-                    vec![chosen]
-                }
-            };
-            pending.extend(&next);
-            written.extend(next);
-        };
-        Ok(ConstrainedOutput {
-            text: self.tokenizer.decode(&written),
-            tokens: written,
-            ended,
-            n_passes,
-        })
+        write(&mut session, &self.tokenizer, tokens, (constraint, limits))
     }
+}
+
+/// Writes what a constraint allows after what `decoder` has and `tokens`; see
+/// [`Qwen2::generate_constrained`].
+pub(crate) fn write(
+    decoder: &mut dyn Decode,
+    tokenizer: &Tokenizer,
+    tokens: &[TokenId],
+    (constraint, limits): (&mut Constraint, &ConstrainedLimits),
+) -> Result<ConstrainedOutput, InferenceError> {
+    let mut written = Vec::new();
+    let mut n_passes = 0;
+    let mut pending = tokens.to_vec();
+    let ended = loop {
+        let left = limits.max_new_tokens - written.len();
+        let next = match constraint.next_step()? {
+            Step::Done => break Ended::Complete,
+            Step::Forced(forced) if forced.len() > left => {
+                written.extend(&forced[..left]);
+                break Ended::TokenLimit;
+            }
+            Step::Forced(forced) => forced,
+            Step::Choose(_) if left == 0 => break Ended::TokenLimit,
+            Step::Choose(_) if limits.deadline.is_some_and(|end| Instant::now() >= end) => {
+                break Ended::Deadline;
+            }
+            Step::Choose(legal) => {
+                let logits = match decoder.advance(&pending) {
+                    Err(InferenceError::DeadlinePassed) => break Ended::Deadline,
+                    logits => logits?,
+                };
+                let chosen = most_likely(&legal, logits);
+                constraint.accept(chosen)?;
+                n_passes += 1;
+                pending.clear();
+                if tokenizer.is_added(chosen) {
+                    // The end of the answer is no part of it.
+                    continue;
+                }
+                vec![chosen]
+            }
+        };
+        pending.extend(&next);
+        written.extend(next);
+    };
+    Ok(ConstrainedOutput {
+        text: tokenizer.decode(&written),
+        tokens: written,
+        ended,
+        n_passes,
+    })
 }
 
 /// `legal` holds at least one token; `logits`: `(vocab_size,)`.

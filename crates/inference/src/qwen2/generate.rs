@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Prefix, Qwen2};
+use super::{Decode, Prefix, Qwen2};
 use crate::{error::InferenceError, tokenizer::TokenId};
 
 /// How to generate.
@@ -56,29 +56,42 @@ impl Qwen2 {
         options: &GenerateOptions,
         on_token: &mut dyn FnMut(TokenId) -> ControlFlow<()>,
     ) -> Result<Vec<TokenId>, InferenceError> {
-        let mut sampler = Sampler::new(options.sampling)?;
         let room = tokens.len().saturating_add(options.max_new_tokens);
         self.check_room(prefix, room)?;
         self.check_call(prefix, tokens)?;
         let mut session = self.session(prefix)?;
         session.reserve(room);
-        let mut generated = Vec::with_capacity(options.max_new_tokens);
-        while generated.len() < options.max_new_tokens {
-            let logits = match generated.last() {
-                None => session.advance(tokens)?,
-                Some(&token) => session.advance(&[token])?,
-            };
-            let token = sampler.choose(logits);
-            if options.stop.contains(&token) {
-                break;
-            }
-            generated.push(token);
-            if on_token(token).is_break() {
-                break;
-            }
-        }
-        Ok(generated)
+        generate(&mut session, tokens, options, on_token)
     }
+}
+
+/// Generates after what `decoder` has and `tokens`; see [`Qwen2::generate`].
+pub(crate) fn generate(
+    decoder: &mut dyn Decode,
+    tokens: &[TokenId],
+    options: &GenerateOptions,
+    on_token: &mut dyn FnMut(TokenId) -> ControlFlow<()>,
+) -> Result<Vec<TokenId>, InferenceError> {
+    let mut sampler = Sampler::new(options.sampling)?;
+    let mut generated = Vec::with_capacity(options.max_new_tokens);
+    while generated.len() < options.max_new_tokens {
+        let logits = match generated.last() {
+            None => decoder.advance(tokens),
+            Some(&token) => decoder.advance(&[token]),
+        };
+        let token = match logits {
+            Err(InferenceError::DeadlinePassed) => break,
+            logits => sampler.choose(logits?),
+        };
+        if options.stop.contains(&token) {
+            break;
+        }
+        generated.push(token);
+        if on_token(token).is_break() {
+            break;
+        }
+    }
+    Ok(generated)
 }
 
 enum Sampler {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Qwen2, plan::Plan, plan::Tap};
+use super::{plan::Plan, plan::Tap};
 use crate::error::InferenceError;
 
 /// Which hidden states to return beside label scores.
@@ -28,21 +28,18 @@ pub enum Pooling {
     Means(Vec<Range<usize>>),
 }
 
-impl Qwen2 {
-    pub(super) fn check_hidden(
-        &self,
-        request: &HiddenRequest,
-        n_suffix: usize,
-    ) -> Result<(), InferenceError> {
-        let n_layers = self.config.num_hidden_layers;
-        if let Some(layer) = request.layers.iter().find(|&&layer| layer > n_layers) {
+impl HiddenRequest {
+    /// That it can be answered by a model of `n_layers` for a text of `n_suffix`
+    /// tokens.
+    pub(crate) fn check(&self, n_layers: usize, n_suffix: usize) -> Result<(), InferenceError> {
+        if let Some(layer) = self.layers.iter().find(|&&layer| layer > n_layers) {
             return Err(InferenceError::InvalidOption {
                 name: "layers",
                 allowed: "at most the number of layers",
                 value: layer.to_string(),
             });
         }
-        let ranges = match &request.pooling {
+        let ranges = match &self.pooling {
             Pooling::Last => &[],
             Pooling::Mean(tokens) => std::slice::from_ref(tokens),
             Pooling::Means(ranges) => ranges.as_slice(),
@@ -57,9 +54,17 @@ impl Qwen2 {
             None => Ok(()),
         }
     }
-}
 
-impl HiddenRequest {
+    /// The tokens of each state's mean, in the order of the states; all layers
+    /// of one range follow each other.
+    pub(crate) fn ranges(&self, n_suffix: usize) -> Vec<Range<usize>> {
+        match &self.pooling {
+            Pooling::Last => std::iter::once(n_suffix - 1..n_suffix).collect(),
+            Pooling::Mean(tokens) => vec![tokens.clone()],
+            Pooling::Means(ranges) => ranges.clone(),
+        }
+    }
+
     /// How many states a text gets: one of each layer, for each range of tokens.
     pub(super) fn n_states(&self) -> usize {
         let n_ranges = match &self.pooling {

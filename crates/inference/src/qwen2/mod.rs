@@ -48,12 +48,13 @@ use crate::{
     tokenizer::{TokenId, Tokenizer},
 };
 
+pub(crate) use self::{constrained::write, generate::generate, session::Decode};
 pub use self::{
     constrained::{ConstrainedLimits, ConstrainedOutput, Ended},
     generate::{GenerateOptions, Sampling},
     hidden::{HiddenRequest, Pooling},
     kv::{Prefix, PrefixCache, PrefixCacheCounters, Prior, SavedPrefix},
-    labels::{LabelRequest, LabelScores, Normalization, PreparedLabels},
+    labels::{LabelRequest, LabelScores, PreparedLabels},
     session::Session,
 };
 

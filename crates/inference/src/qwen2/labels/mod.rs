@@ -10,13 +10,17 @@ use std::{ops::Range, sync::Arc};
 
 use inwarden_kernels::log_sum_exp;
 
-use self::prepared::PreparedRow;
-pub use self::prepared::{Normalization, PreparedLabels};
+pub use self::prepared::PreparedLabels;
 use super::{
     HiddenRequest, MAX_PASS_ROWS, Prefix, Qwen2,
     arena::{Activations, Arena},
 };
-use crate::{error::InferenceError, label_tree, linear::Workers, tokenizer::TokenId};
+use crate::{
+    error::InferenceError,
+    label_plan::{LabelPlan, Normalization},
+    linear::Workers,
+    tokenizer::TokenId,
+};
 
 /// Rows whose logits over the whole vocabulary are in memory at once.
 const MAX_LOGITS_ROWS: usize = 32;
@@ -52,7 +56,7 @@ pub struct LabelRequest<'a> {
 impl LabelRequest<'_> {
     /// Rows that it adds to a pass.
     pub(crate) fn n_rows(&self) -> usize {
-        self.suffix.len() + self.labels.nodes.len()
+        self.suffix.len() + self.labels.plan.nodes.len()
     }
 }
 
@@ -138,14 +142,17 @@ impl Qwen2 {
         if !Arc::ptr_eq(&request.labels.model, self.identity()) {
             return Err(InferenceError::ForeignPrefix);
         }
-        let n_tokens = request.suffix.len().saturating_add(request.labels.longest);
+        let n_tokens = request
+            .suffix
+            .len()
+            .saturating_add(request.labels.plan.longest);
         self.check_room(Some(request.prefix), n_tokens)?;
         self.check_tokens(request.suffix)?;
         if request.suffix.is_empty() {
             return Err(InferenceError::Empty { what: "tokens" });
         }
         match request.hidden {
-            Some(hidden) => self.check_hidden(hidden, request.suffix.len()),
+            Some(hidden) => hidden.check(self.config.num_hidden_layers, request.suffix.len()),
             None => Ok(()),
         }
     }
@@ -165,7 +172,7 @@ impl Qwen2 {
             scores.log_probabilities.clear();
             scores
                 .log_probabilities
-                .resize(request.labels.n_labels, 0.0);
+                .resize(request.labels.plan.n_labels, 0.0);
             scores.hidden.clear();
             let n_states = request.hidden.map_or(0, HiddenRequest::n_states);
             scores.hidden.extend(taps.by_ref().take(n_states).flatten());
@@ -177,7 +184,7 @@ impl Qwen2 {
         for requests in requests.chunk_by(same_labels) {
             let scores = &mut scores[first_request..][..requests.len()];
             let labels = requests[0].labels;
-            let n_rows = requests.len() * labels.rows.len();
+            let n_rows = requests.len() * labels.plan.rows.len();
             let rows = first_row..first_row + n_rows;
             self.score_rows(&mut arena.activations, rows, labels, scores)?;
             first_request += requests.len();
@@ -186,7 +193,7 @@ impl Qwen2 {
         scores
             .iter_mut()
             .zip(requests)
-            .for_each(|(scores, request)| scores.finish(request.labels));
+            .for_each(|(scores, request)| scores.finish(&request.labels.plan));
         Ok(())
     }
 
@@ -209,14 +216,14 @@ impl Qwen2 {
             plan.begin_sequence(chain, request.n_rows(), spare);
             plan.push_run(suffix);
             let until = prefix.len() + suffix.len();
-            for node in &labels.nodes {
+            for node in &labels.plan.nodes {
                 let ancestors = node.ancestors.iter().map(|idx| until + idx);
                 plan.push_branch(node.token, until, ancestors);
             }
             if let Some(hidden) = hidden {
                 hidden.plan(plan, first, suffix.len(), n_layers);
             }
-            for row in &labels.rows {
+            for row in &labels.plan.rows {
                 let row = first + suffix.len() - 1 + row.node;
                 if plan.wanted.last() != Some(&row) {
                     plan.wanted.push(row);
@@ -244,11 +251,11 @@ impl Qwen2 {
         let hidden_size = self.config.hidden_size;
         let hidden = &head_rows[rows.start * hidden_size..rows.end * hidden_size];
         let mut prepared = (0..scores.len())
-            .flat_map(|scores_idx| labels.rows.iter().map(move |row| (scores_idx, row)));
+            .flat_map(|scores_idx| labels.plan.rows.iter().map(move |row| (scores_idx, row)));
         for hidden in hidden.chunks(MAX_LOGITS_ROWS * hidden_size) {
             self.network().head(input, hidden, head, logits)?;
             let n_out = head.n_out();
-            if labels.disjoint.is_some() {
+            if labels.plan.disjoint.is_some() {
                 normalise(&self.workers, logits, n_out, normalisers);
             }
             for (idx, logits) in logits.chunks_exact(n_out).enumerate() {
@@ -290,7 +297,7 @@ fn gather_rows(arena: &mut Arena, requests: &[LabelRequest<'_>], hidden_size: us
     let plan = &arena.plan;
     head_rows.clear();
     for (request, sequence) in requests.iter().zip(&plan.sequences) {
-        for row in &request.labels.rows {
+        for row in &request.labels.plan.rows {
             let row = sequence.rows.start + request.suffix.len() - 1 + row.node;
             let place = plan.wanted.partition_point(|&wanted| wanted < row);
             head_rows.extend_from_slice(&hidden[place * hidden_size..][..hidden_size]);
@@ -314,29 +321,9 @@ fn normalise(workers: &Workers, logits: &[f32], n_out: usize, normalisers: &mut 
         });
 }
 
-impl PreparedRow {
-    /// As [`normalise`], among the legal columns.
-    fn normaliser(&self, logits: &[f32]) -> f64 {
-        let legal = || self.legal.iter().map(|&column| f64::from(logits[column]));
-        let largest = legal().fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = legal().map(|logit| (logit - largest).exp()).sum();
-        largest + sum.ln()
-    }
-}
-
 impl LabelScores {
-    /// From the log-probability of each token of each label, in their order,
-    /// among the whole vocabulary.
-    pub(crate) fn from_steps(labels: &[Vec<TokenId>], steps: &[f64], hidden: Vec<f32>) -> Self {
-        let log_probabilities = label_tree::log_probabilities(labels, steps);
-        Self {
-            outside: Some(label_tree::outside(labels, &log_probabilities)),
-            log_probabilities,
-            hidden,
-        }
-    }
-
-    fn finish(&mut self, labels: &PreparedLabels) {
+    /// `log_probabilities` are the sums over the labels' steps.
+    pub(crate) fn finish(&mut self, labels: &LabelPlan) {
         for log_probability in &mut self.log_probabilities {
             // A sum of rounded numbers may pass 0; unlike `min`, `clamp` does
             // not make a number of NaN.
@@ -348,5 +335,35 @@ impl LabelScores {
                 .map(|&idx| self.log_probabilities[idx].exp());
             (1.0 - probabilities.sum::<f64>()).clamp(0.0, 1.0)
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finished(labels: &[&[u32]], log_probabilities: &[f64]) -> LabelScores {
+        let label = |ids: &&[u32]| ids.iter().copied().map(TokenId).collect();
+        let labels: Vec<Vec<TokenId>> = labels.iter().map(label).collect();
+        let plan = LabelPlan::new(&labels, Normalization::WholeVocabulary, |_| Ok(()));
+        let mut scores = LabelScores {
+            log_probabilities: log_probabilities.to_vec(),
+            ..LabelScores::default()
+        };
+        scores.finish(&plan.unwrap());
+        scores
+    }
+
+    #[test]
+    fn a_label_that_begins_with_another_adds_no_mass() {
+        let logs = [0.25_f64, 0.5, 0.25, 0.25].map(f64::ln);
+        let scores = finished(&[&[1, 2], &[1], &[3], &[3]], &logs);
+        assert!((scores.outside.unwrap() - 0.25).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_sum_above_certainty_is_certainty_and_what_is_no_number_stays_so() {
+        let sums = finished(&[&[1], &[2]], &[1e-9, f64::NAN]).log_probabilities;
+        assert!(sums[0] == 0.0 && sums[1].is_nan());
     }
 }
