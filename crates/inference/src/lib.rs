@@ -47,6 +47,7 @@ mod gguf;
 mod huggingface;
 mod label_plan;
 mod label_tree;
+mod language_model;
 mod linear;
 mod math;
 mod minilm;
@@ -71,6 +72,7 @@ pub use cuda::{
 };
 pub use error::{Corruption, InferenceError};
 pub use label_plan::Normalization;
+pub use language_model::{LanguageModel, ModelDevice, ModelLabels, ModelPrefix};
 pub use minilm::Embedder;
 pub use qwen2::{
     ConstrainedLimits, ConstrainedOutput, Ended, GenerateOptions, HiddenRequest, LabelRequest,

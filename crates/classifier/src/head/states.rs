@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 use super::{HeadOrigin, LearnRow, rows_hash};
 use crate::{
     ClassifierError,
-    judge::{Frame, Framed, Prompt, Question, prepare_labels},
+    judge::{Frame, Framed, Prompt, Question, labels_of},
     rendering_hash,
 };
 
@@ -151,9 +151,10 @@ impl StateStore {
         choice: StateChoice,
         dir: &Path,
     ) -> Result<Self, ClassifierError> {
-        let frame = Frame::new(&model, prompt)?;
+        let frame = Frame::new(model.tokenizer(), prompt)?;
         let prefix = model.prefix(&frame.prefix)?;
-        let labels = prepare_labels(&model, prompt)?;
+        let (labels, normalization) = labels_of(model.tokenizer(), prompt)?;
+        let labels = model.prepare_labels(&labels, normalization)?;
         let identity = format!(
             "{model_id} prompt:{} {:?} {} {choice:?}",
             prompt.content_hash(),

@@ -6,7 +6,7 @@
 //! little endian, in base64.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use inwarden_inference::Qwen2;
+use inwarden_inference::LanguageModel;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -190,8 +190,13 @@ impl Head {
     ///
     /// # Errors
     /// [`HeadError::Differs`] with the first difference.
-    pub fn check(&self, model: &Qwen2, model_id: &str, prompt: &Prompt) -> Result<(), HeadError> {
-        let compute = format!("{:?}", model.weight_form());
+    pub fn check(
+        &self,
+        model: &LanguageModel,
+        model_id: &str,
+        prompt: &Prompt,
+    ) -> Result<(), HeadError> {
+        let compute = model.arithmetic();
         let width = self.weights.len() / self.choice.n_states();
         let pairs = [
             ("model", &self.origin.model, model_id.to_owned()),

@@ -5,11 +5,9 @@
 //! turn and the answer up to the label. The question comes last, so that the
 //! position whose state is read has seen both the event and what is asked of it.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
-use inwarden_inference::{
-    InferenceError, Normalization, PreparedLabels, Qwen2, TokenId, Tokenizer,
-};
+use inwarden_inference::{InferenceError, Normalization, TokenId, Tokenizer};
 
 use super::Prompt;
 
@@ -40,24 +38,22 @@ pub(crate) struct Framed {
 /// The labels of `prompt`, malicious first, which compete with each other alone.
 ///
 /// A head is trained on the pass in which it will answer, so both ask here.
-pub(crate) fn prepare_labels(
-    model: &Qwen2,
+pub(crate) fn labels_of(
+    tokenizer: &Tokenizer,
     prompt: &Prompt,
-) -> Result<Arc<PreparedLabels>, InferenceError> {
-    let tokenizer = model.tokenizer();
+) -> Result<([Vec<TokenId>; 2], Normalization), InferenceError> {
     let labels = [
         tokenizer.encode_text(&prompt.malicious_label)?,
         tokenizer.encode_text(&prompt.benign_label)?,
     ];
     let terminator = tokenizer.encode_text(&prompt.answer_end)?.first().copied();
-    model.prepare_labels(&labels, Normalization::LegalTokens { terminator })
+    Ok((labels, Normalization::LegalTokens { terminator }))
 }
 
 impl Frame {
     /// The chat in Qwen2.5's template (ChatML; model card of
     /// `Qwen/Qwen2.5-0.5B-Instruct`). Examples are encoded as events are.
-    pub(crate) fn new(model: &Qwen2, prompt: &Prompt) -> Result<Self, InferenceError> {
-        let tokenizer = model.tokenizer();
+    pub(crate) fn new(tokenizer: &Tokenizer, prompt: &Prompt) -> Result<Self, InferenceError> {
         let question = match prompt.question.as_str() {
             "" => Vec::new(),
             text => tokenizer.encode_text(&format!("\n{text}"))?,

@@ -8,7 +8,7 @@ mod saved_prefix;
 mod texts;
 mod unfinished;
 
-pub(crate) use frame::{Frame, Framed, prepare_labels};
+pub(crate) use frame::{Frame, Framed, labels_of};
 pub use prompt::{Prompt, Shot};
 pub use question::Question;
 pub use qwen::{HeadUse, JudgeSetupError, QwenJudge};

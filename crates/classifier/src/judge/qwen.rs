@@ -14,11 +14,11 @@
 use std::sync::Arc;
 
 use inwarden_inference::{
-    CallerId, InferenceError, LabelScores, PendingScores, Prefix, PreparedLabels, Scheduler,
+    CallerId, InferenceError, LabelScores, ModelLabels, ModelPrefix, PendingScores, Scheduler,
     ScoreRequest,
 };
 
-use super::{Frame, Judge, JudgeAnswer, JudgeError, Prompt, Question, prepare_labels};
+use super::{Frame, Judge, JudgeAnswer, JudgeError, Prompt, Question, labels_of};
 use crate::head::{Head, HeadError};
 
 /// The judge could not be set up.
@@ -48,10 +48,10 @@ pub enum HeadUse {
 /// Qwen2.5 with a prompt.
 pub struct QwenJudge {
     scheduler: Arc<Scheduler>,
-    prefix: Prefix,
+    prefix: ModelPrefix,
     frame: Frame,
     /// Malicious, benign.
-    labels: Arc<PreparedLabels>,
+    labels: ModelLabels,
     /// Log-odds of a case without content.
     prior: f64,
     head: Option<Head>,
@@ -75,7 +75,7 @@ impl QwenJudge {
         prompt: &Prompt,
     ) -> Result<Self, JudgeSetupError> {
         let model = scheduler.model();
-        let frame = Frame::new(model, prompt)?;
+        let frame = Frame::new(model.tokenizer(), prompt)?;
         let prefix = model.prefix(&frame.prefix)?;
         let mut judge = Self::behind(prefix, frame, scheduler, model_id, prompt)?;
         let mut sum = 0.0;
@@ -93,15 +93,21 @@ impl QwenJudge {
 
     /// With a prefix that is there, and no prior yet.
     pub(super) fn behind(
-        prefix: Prefix,
+        prefix: ModelPrefix,
         frame: Frame,
         scheduler: Arc<Scheduler>,
         model_id: &str,
         prompt: &Prompt,
     ) -> Result<Self, JudgeSetupError> {
         let model = scheduler.model();
-        let labels = prepare_labels(model, prompt)?;
-        let identity = format!("{model_id} prompt:{}", prompt.content_hash());
+        let (labels, normalization) = labels_of(model.tokenizer(), prompt)?;
+        let labels = model.prepare_labels(&labels, normalization)?;
+        // A device's numbers differ a little from the processor's.
+        let place = match model.processor() {
+            Some(_) => "",
+            None => " on:device",
+        };
+        let identity = format!("{model_id} prompt:{}{place}", prompt.content_hash());
         Ok(Self {
             scheduler,
             prefix,
@@ -160,7 +166,7 @@ impl QwenJudge {
         Ok(())
     }
 
-    pub(super) fn prefix(&self) -> &Prefix {
+    pub(super) fn prefix(&self) -> &ModelPrefix {
         &self.prefix
     }
 
@@ -194,7 +200,7 @@ impl QwenJudge {
         let request = ScoreRequest {
             prefix: self.prefix.clone(),
             suffix: framed.tokens,
-            labels: Arc::clone(&self.labels),
+            labels: self.labels.clone(),
             hidden: hidden.map(Arc::new),
         };
         let handle = self.scheduler.handle(CallerId::of_this_thread());

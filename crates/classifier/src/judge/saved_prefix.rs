@@ -37,6 +37,8 @@ pub enum FoundPrefix {
     Absent,
     /// Those of another prompt.
     OtherPrompt,
+    /// It was not looked at: a prefix on a device is not kept in a file.
+    NotKept,
     /// It is damaged, of another model or format, or cannot be read.
     Refused(InferenceError),
 }
@@ -45,10 +47,11 @@ impl QwenJudge {
     /// As [`QwenJudge::new`], but takes prefix and prior from `file` where it
     /// holds them; otherwise they are computed and written there.
     ///
-    /// The model must have been loaded with a fingerprint. `file` is read within
-    /// the limits of the model's context and replaced as a whole, readable by its
-    /// owner alone. Whoever may write it decides what the judge answers. What earlier
-    /// processes have left unfinished beside it for more than a day is removed.
+    /// The model must have been loaded with a fingerprint; on a device the prefix is
+    /// always computed. `file` is read within the limits of the model's context and
+    /// replaced as a whole, readable by its owner alone. Whoever may write it decides
+    /// what the judge answers. What earlier processes have left unfinished beside it
+    /// for more than a day is removed.
     ///
     /// # Errors
     /// As for [`QwenJudge::new`], and never because of `file`.
@@ -60,12 +63,20 @@ impl QwenJudge {
     ) -> Result<(Self, SavedPrefixReport), JudgeSetupError> {
         let unfinished_removed = remove_unfinished(file, SystemTime::now());
         let key = prior_key(prompt);
-        let model = Arc::clone(scheduler.model());
-        let frame = Frame::new(&model, prompt)?;
+        let Some(model) = scheduler.model().processor().cloned() else {
+            let report = SavedPrefixReport {
+                found: FoundPrefix::NotKept,
+                not_saved: None,
+                unfinished_removed,
+            };
+            return Ok((Self::new(scheduler, model_id, prompt)?, report));
+        };
+        let frame = Frame::new(model.tokenizer(), prompt)?;
         let found = match model.load_prefix(file) {
             Ok(saved) if saved.prefix.tokens() == frame.prefix => {
                 if let Some(prior) = value_of(saved.prior, &key) {
-                    let mut judge = Self::behind(saved.prefix, frame, scheduler, model_id, prompt)?;
+                    let prefix = saved.prefix.into();
+                    let mut judge = Self::behind(prefix, frame, scheduler, model_id, prompt)?;
                     judge.set_prior(prior)?;
                     let report = SavedPrefixReport {
                         found: FoundPrefix::Usable,
@@ -87,7 +98,10 @@ impl QwenJudge {
             key,
             values: vec![judge.prior_log_odds()],
         };
-        let saved = model.save_prefix(judge.prefix(), Some(&prior), file);
+        let saved = match judge.prefix().processor() {
+            Some(prefix) => model.save_prefix(prefix, Some(&prior), file),
+            None => Err(InferenceError::ForeignPrefix),
+        };
         let report = SavedPrefixReport {
             found,
             not_saved: saved.err(),

@@ -15,6 +15,11 @@ pub struct Accelerator {
 }
 
 impl Accelerator {
+    /// That this build can open cards at all.
+    pub(crate) fn check_built() -> Result<(), GpuError> {
+        backend::check_built()
+    }
+
     /// The NVIDIA card `ordinal`, from 0 in the driver's order.
     ///
     /// Compares the card with what the kernels were compiled for, then computes
@@ -26,6 +31,7 @@ impl Accelerator {
     /// `cuda`, [`GpuError::NoDriver`], [`GpuError::NoSuchCard`],
     /// [`GpuError::WrongCapability`], [`GpuError::WrongAnswer`].
     pub fn cuda(ordinal: usize) -> Result<Self, InferenceError> {
+        backend::check_built()?;
         let gpus = super::probe::gpus()?;
         let count = gpus.len();
         let gpu = gpus

@@ -22,6 +22,11 @@ const COMPILED_FOR: &str = env!(
     "set CUDA_COMPUTE_CAP, such as 89 for an L4: the kernels run on that card only"
 );
 
+/// That this build can open cards at all.
+pub(super) fn check_built() -> Result<(), GpuError> {
+    Ok(())
+}
+
 /// Opens the card `ordinal`, which the driver describes as `gpu`.
 pub(super) fn open(ordinal: usize, gpu: &Gpu) -> Result<Device, InferenceError> {
     let number = COMPILED_FOR.parse();

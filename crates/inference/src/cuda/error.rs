@@ -32,7 +32,10 @@ pub enum GpuError {
         count: usize,
     },
     /// This program was built without the feature `cuda`.
-    #[error("this build has no CUDA support")]
+    #[error(
+        "this build has no CUDA support: take the program or wheel that was built with the \
+         feature `cuda` for the card"
+    )]
     NotBuilt,
     /// The kernels were compiled for another instruction set than the card's.
     ///

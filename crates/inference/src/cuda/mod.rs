@@ -43,6 +43,7 @@ pub use prefix::DevicePrefix;
 pub use probe::{ComputeCapability, Gpu, Telemetry, gpus};
 pub use qwen2::DeviceQwen2;
 pub use report::{LayerErrors, ProductTime, layer_errors, product_times};
+pub(crate) use sequence::DeviceSequence;
 
 use crate::error::InferenceError;
 

@@ -29,6 +29,7 @@ pub(super) struct Model {
     kv: Vec<KvLayer>,
     /// Slots of all blocks; behind them those that passes write to, and zeros.
     n_block_slots: usize,
+    form: DeviceForm,
     slab_rows: usize,
     max_context_tokens: usize,
     /// Marks which model a prefix came from.
@@ -86,6 +87,7 @@ impl Model {
             ends,
             kv,
             n_block_slots,
+            form: options.form,
             slab_rows: options.slab_rows,
             max_context_tokens,
             identity: Arc::new(()),
@@ -100,6 +102,10 @@ impl Model {
 
     pub(super) fn max_context_tokens(&self) -> usize {
         self.max_context_tokens
+    }
+
+    pub(super) fn form(&self) -> DeviceForm {
+        self.form
     }
 
     pub(super) fn identity(&self) -> &Arc<()> {

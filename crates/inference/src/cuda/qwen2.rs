@@ -9,7 +9,7 @@ use super::{
     buckets::MAX_ROWS,
     labels::{self, DeviceLabelRequest, DeviceLabels, Prepared},
     layers::Weights,
-    matrix::Packed,
+    matrix::{DeviceForm, Packed},
     model::{Model, Turn},
     prefix::DevicePrefix,
     random::RandomWeights,
@@ -88,6 +88,12 @@ impl DeviceQwen2 {
     #[must_use]
     pub fn max_context_tokens(&self) -> usize {
         self.model.max_context_tokens()
+    }
+
+    /// How the weights are kept.
+    #[must_use]
+    pub fn form(&self) -> DeviceForm {
+        self.model.form()
     }
 
     /// Bytes of weights that a pass over labels reads: all layers. Of the head it

@@ -34,6 +34,11 @@ impl DeviceSequence {
     pub(crate) fn len(&self) -> usize {
         self.tokens.len()
     }
+
+    /// The logits after the last token, not normalised.
+    pub(crate) fn logits(&mut self) -> &mut Vec<f32> {
+        &mut self.logits
+    }
 }
 
 impl Model {
@@ -85,9 +90,13 @@ impl Model {
 }
 
 impl DeviceQwen2 {
-    /// A sequence that begins with `prefix`.
-    pub(crate) fn sequence(&self, prefix: &DevicePrefix) -> Result<DeviceSequence, InferenceError> {
-        self.model().check_room(prefix, 0)?;
+    /// A sequence that begins with `prefix`, with room for `n_tokens` behind it.
+    pub(crate) fn sequence(
+        &self,
+        prefix: &DevicePrefix,
+        n_tokens: usize,
+    ) -> Result<DeviceSequence, InferenceError> {
+        self.model().check_room(prefix, n_tokens)?;
         Ok(DeviceSequence {
             tokens: prefix.tokens().to_vec(),
             blocks: prefix.blocks().to_vec(),
@@ -125,7 +134,7 @@ impl DeviceQwen2 {
         prefix: &DevicePrefix,
         tokens: &[TokenId],
     ) -> Result<Vec<f32>, InferenceError> {
-        let mut sequence = self.sequence(prefix)?;
+        let mut sequence = self.sequence(prefix, tokens.len())?;
         self.advance(&mut sequence, tokens)?;
         Ok(sequence.logits)
     }
@@ -143,8 +152,7 @@ impl DeviceQwen2 {
         on_token: &mut dyn FnMut(TokenId) -> std::ops::ControlFlow<()>,
     ) -> Result<Vec<TokenId>, InferenceError> {
         let room = tokens.len().saturating_add(options.max_new_tokens);
-        self.model().check_room(prefix, room)?;
-        let mut session = self.session(prefix)?;
+        let mut session = self.session(prefix, room)?;
         qwen2::generate(&mut session, tokens, options, on_token)
     }
 
@@ -164,15 +172,18 @@ impl DeviceQwen2 {
     ) -> Result<ConstrainedOutput, InferenceError> {
         let tokenizer = self.tokenizer().ok_or(InferenceError::NoTokenizer)?;
         let room = tokens.len().saturating_add(limits.max_new_tokens);
-        self.model().check_room(prefix, room)?;
-        let mut session = self.session(prefix)?;
+        let mut session = self.session(prefix, room)?;
         qwen2::write(&mut session, tokenizer, tokens, (constraint, limits))
     }
 
-    fn session(&self, prefix: &DevicePrefix) -> Result<Session<'_>, InferenceError> {
+    fn session(
+        &self,
+        prefix: &DevicePrefix,
+        n_tokens: usize,
+    ) -> Result<Session<'_>, InferenceError> {
         Ok(Session {
             model: self,
-            sequence: self.sequence(prefix)?,
+            sequence: self.sequence(prefix, n_tokens)?,
         })
     }
 }

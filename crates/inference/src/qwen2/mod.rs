@@ -48,7 +48,11 @@ use crate::{
     tokenizer::{TokenId, Tokenizer},
 };
 
-pub(crate) use self::{constrained::write, generate::generate, session::Decode};
+pub(crate) use self::{
+    constrained::write,
+    generate::generate,
+    session::{Decode, Sequence},
+};
 pub use self::{
     constrained::{ConstrainedLimits, ConstrainedOutput, Ended},
     generate::{GenerateOptions, Sampling},

@@ -39,16 +39,20 @@ impl Qwen2 {
     /// [`InferenceError::ForeignPrefix`], [`InferenceError::ContextOverflow`].
     pub fn session(&self, prefix: Option<&Prefix>) -> Result<Session<'_>, InferenceError> {
         let nothing = || Prefix::new(Vec::new(), Vec::new(), &self.identity);
-        let sequence = self.sequence(prefix.cloned().unwrap_or_else(nothing))?;
+        let sequence = self.sequence(prefix.cloned().unwrap_or_else(nothing), 0)?;
         Ok(Session {
             model: self,
             sequence,
         })
     }
 
-    /// A sequence that begins with `start`.
-    pub(crate) fn sequence(&self, start: Prefix) -> Result<Sequence, InferenceError> {
-        self.check_room(Some(&start), 0)?;
+    /// A sequence that begins with `start`, with room for `n_tokens` behind it.
+    pub(crate) fn sequence(
+        &self,
+        start: Prefix,
+        n_tokens: usize,
+    ) -> Result<Sequence, InferenceError> {
+        self.check_room(Some(&start), n_tokens)?;
         let mut sequence = Sequence {
             chain: Chain::default(),
             tokens: Vec::new(),
@@ -101,6 +105,11 @@ impl Sequence {
     /// Number of tokens so far, those of the prefix counted.
     pub(crate) fn len(&self) -> usize {
         self.tokens.len()
+    }
+
+    /// The logits after the last token, not normalised.
+    pub(crate) fn logits(&mut self) -> &mut Vec<f32> {
+        &mut self.logits
     }
 }
 

@@ -4,7 +4,9 @@
 //! through a [`Handle`], blocking or as a future, and what waits at the same
 //! time is computed in one pass. A request's answer is bitwise what it would be
 //! alone; company costs it time only. `queue.rs` says who is next, `owner.rs`
-//! has the thread, `slot.rs` is where an answer is waited for.
+//! has the thread, `slot.rs` is where an answer is waited for; `decode.rs` writes
+//! text a step at a time, so that verdicts come between two steps. The model may
+//! run on the processor or on a device.
 //!
 //! What can go wrong is typed and counted: a full queue, a passed deadline, a
 //! stopped scheduler, a pass that panicked, and a process that forked after the
@@ -12,6 +14,7 @@
 
 mod config;
 mod counters;
+mod decode;
 mod owner;
 mod queue;
 mod slot;
@@ -24,53 +27,62 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::owner::{Backend, Core, Owner, Pending};
+use self::{
+    decode::Step,
+    owner::{Backend, Core, Owner, Pending},
+};
 use crate::{
     error::InferenceError,
-    qwen2::{HiddenRequest, LabelRequest, LabelScores, Prefix, PreparedLabels, Qwen2},
+    language_model::{LanguageModel, ModelLabels, ModelPrefix},
+    qwen2::{HiddenRequest, LabelScores},
     tokenizer::TokenId,
 };
 
 pub use self::{config::SchedulerConfig, counters::SchedulerCounters, queue::CallerId};
 
-/// A [`LabelRequest`] that owns what it asks for: it outlives the asking.
+/// A text to score labels for; owns what it asks for, as it outlives the asking.
 #[derive(Clone, Debug)]
 pub struct ScoreRequest {
     /// What stands before the text; cheap to clone.
-    pub prefix: Prefix,
+    pub prefix: ModelPrefix,
     /// The text, and what follows it up to the label; at least one token.
     pub suffix: Vec<TokenId>,
     /// What may come next. Requests that share them share work.
-    pub labels: Arc<PreparedLabels>,
+    pub labels: ModelLabels,
     /// Hidden states to return as well.
     pub hidden: Option<Arc<HiddenRequest>>,
 }
 
-impl ScoreRequest {
-    fn borrowed(&self) -> LabelRequest<'_> {
-        LabelRequest {
-            prefix: &self.prefix,
-            suffix: &self.suffix,
-            labels: &self.labels,
-            hidden: self.hidden.as_deref(),
-        }
-    }
+/// What the owner's thread is asked.
+pub(crate) enum Request {
+    Score(ScoreRequest),
+    Step(Step),
 }
 
-/// Computes label scores for many callers on one thread of its own.
+/// What it answers.
+pub(crate) enum Answer {
+    Scores(LabelScores),
+    /// The step was made.
+    Step,
+}
+
+/// Computes label scores, and decodes, for many callers on one thread of its own.
 ///
 /// Dropping it, or [`Scheduler::stop`], ends the thread after the pass that
 /// runs; handles then answer [`InferenceError::SchedulerStopped`].
 ///
 /// ```no_run
-/// use std::{sync::Arc, time::{Duration, Instant}};
+/// use std::time::{Duration, Instant};
 /// use inwarden_inference::{
-///     CallerId, LoadOptions, Normalization, Qwen2, Scheduler, SchedulerConfig, ScoreRequest,
+///     CallerId, LanguageModel, LoadOptions, ModelDevice, Normalization, Scheduler,
+///     SchedulerConfig, ScoreRequest,
 /// };
 ///
 /// # fn main() -> Result<(), inwarden_inference::InferenceError> {
-/// let model = Arc::new(Qwen2::load(&["model.gguf".into()], &LoadOptions::default())?);
-/// let scheduler = Scheduler::start(Arc::clone(&model), SchedulerConfig::default())?;
+/// let files = ["model.gguf".into()];
+/// let device = ModelDevice::Processor;
+/// let model = LanguageModel::load(&files, device, &LoadOptions::default())?;
+/// let scheduler = Scheduler::start(model.clone(), SchedulerConfig::default())?;
 /// let tokenizer = model.tokenizer();
 /// let labels = [tokenizer.encode_text("yes")?, tokenizer.encode_text("no")?];
 /// let request = ScoreRequest {
@@ -87,8 +99,8 @@ impl ScoreRequest {
 /// # }
 /// ```
 pub struct Scheduler {
-    owner: Owner<Arc<Qwen2>>,
-    model: Arc<Qwen2>,
+    owner: Owner<LanguageModel>,
+    model: LanguageModel,
 }
 
 impl Scheduler {
@@ -97,8 +109,12 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`InferenceError::InvalidOption`], [`InferenceError::Threads`].
-    pub fn start(model: Arc<Qwen2>, config: SchedulerConfig) -> Result<Self, InferenceError> {
-        let owner = Owner::start(Arc::clone(&model), config)?;
+    pub fn start(
+        model: impl Into<LanguageModel>,
+        config: SchedulerConfig,
+    ) -> Result<Self, InferenceError> {
+        let model = model.into();
+        let owner = Owner::start(model.clone(), config)?;
         Ok(Self { owner, model })
     }
 
@@ -114,7 +130,7 @@ impl Scheduler {
 
     /// The model that computes.
     #[must_use]
-    pub fn model(&self) -> &Arc<Qwen2> {
+    pub fn model(&self) -> &LanguageModel {
         &self.model
     }
 
@@ -145,7 +161,7 @@ impl std::fmt::Debug for Scheduler {
 /// caller.
 #[derive(Clone)]
 pub struct Handle {
-    core: Arc<Core<Arc<Qwen2>>>,
+    core: Arc<Core<LanguageModel>>,
     caller: CallerId,
 }
 
@@ -160,8 +176,9 @@ impl Handle {
         request: ScoreRequest,
         deadline: Option<Instant>,
     ) -> Result<LabelScores, InferenceError> {
+        let request = Request::Score(request);
         let pending = self.core.submit(self.caller, request, deadline)?;
-        pending.wait(deadline)
+        pending.wait(deadline)?.scores()
     }
 
     /// Hands a request in without waiting. What has not begun at `deadline` is
@@ -176,6 +193,7 @@ impl Handle {
         request: ScoreRequest,
         deadline: Option<Instant>,
     ) -> Result<PendingScores, InferenceError> {
+        let request = Request::Score(request);
         let pending = self.core.submit(self.caller, request, deadline)?;
         Ok(PendingScores(pending))
     }
@@ -195,7 +213,7 @@ impl std::fmt::Debug for Handle {
 /// Nothing wakes a future at its deadline itself: it ends with
 /// [`InferenceError::DeadlinePassed`] when the pass that runs meanwhile ends.
 #[must_use = "dropping it cancels the request"]
-pub struct PendingScores(Pending<Arc<Qwen2>>);
+pub struct PendingScores(Pending<LanguageModel>);
 
 impl PendingScores {
     /// Blocks the calling thread until there is an outcome.
@@ -204,9 +222,9 @@ impl PendingScores {
     /// [`InferenceError::DeadlinePassed`] if it was not begun in time,
     /// [`InferenceError::QueueFull`] if it had to give way to another caller,
     /// [`InferenceError::SchedulerStopped`], [`InferenceError::PassPanicked`],
-    /// [`InferenceError::ForkedProcess`], and as [`Qwen2::score_labels_batch`].
+    /// [`InferenceError::ForkedProcess`], and as [`LanguageModel::score`].
     pub fn wait(self) -> Result<LabelScores, InferenceError> {
-        self.0.wait(None)
+        self.0.wait(None)?.scores()
     }
 }
 
@@ -214,7 +232,8 @@ impl Future for PendingScores {
     type Output = Result<LabelScores, InferenceError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(context)
+        let answer = Pin::new(&mut self.0).poll(context);
+        answer.map(|answer| answer.and_then(Answer::scores))
     }
 }
 
@@ -224,47 +243,43 @@ impl std::fmt::Debug for PendingScores {
     }
 }
 
-impl Backend for Arc<Qwen2> {
-    type Request = ScoreRequest;
-    type Answer = LabelScores;
-
-    fn rows(&self, request: &ScoreRequest) -> usize {
-        request.borrowed().n_rows()
-    }
-
-    fn run(&self, batch: &[ScoreRequest]) -> Vec<Result<LabelScores, InferenceError>> {
-        let requests: Vec<_> = batch.iter().map(ScoreRequest::borrowed).collect();
-        let checks: Vec<_> = requests.iter().map(|one| self.check_request(one)).collect();
-        let legal = requests.iter().zip(&checks);
-        let legal: Vec<_> = legal
-            .filter(|(_, check)| check.is_ok())
-            .map(|(request, _)| *request)
-            .collect();
-        let mut scores = self.score_legal(&legal).into_iter();
-        // As many as there are requests that passed their check.
-        let mut next = || scores.next().unwrap_or(Err(InferenceError::PassPanicked));
-        checks
-            .into_iter()
-            .map(|check| check.and_then(|()| next()))
-            .collect()
+impl Answer {
+    fn scores(self) -> Result<LabelScores, InferenceError> {
+        match self {
+            Self::Scores(scores) => Ok(scores),
+            // No request for scores is answered so.
+            Self::Step => Err(InferenceError::PassPanicked),
+        }
     }
 }
 
-impl Qwen2 {
-    /// Together, or where that fails each by itself, so that it fails alone.
-    fn score_legal(
-        &self,
-        requests: &[LabelRequest<'_>],
-    ) -> Vec<Result<LabelScores, InferenceError>> {
-        let alone = |request| {
-            let mut scores = self.score_labels_batch(std::slice::from_ref(request))?;
-            scores.pop().ok_or(InferenceError::PassPanicked)
-        };
-        match self.score_labels_batch(requests) {
-            Ok(scores) => scores.into_iter().map(Ok).collect(),
-            Err(_) if requests.len() > 1 => requests.iter().map(alone).collect(),
-            Err(error) => vec![Err(error)],
+impl Backend for LanguageModel {
+    type Request = Request;
+    type Answer = Answer;
+
+    fn rows(&self, request: &Request) -> usize {
+        match request {
+            Request::Score(request) => request.suffix.len() + request.labels.n_rows(),
+            Request::Step(step) => step.n_rows(),
         }
+    }
+
+    /// All texts in one pass, then each step in its own.
+    fn run(&self, batch: &[Request]) -> Vec<Result<Answer, InferenceError>> {
+        let requests = batch.iter().filter_map(|request| match request {
+            Request::Score(request) => Some(request),
+            Request::Step(_) => None,
+        });
+        let requests: Vec<&ScoreRequest> = requests.collect();
+        let mut scores = self.score(&requests).into_iter();
+        let answers = batch.iter().map(|request| match request {
+            Request::Score(_) => {
+                let scores = scores.next().unwrap_or(Err(InferenceError::PassPanicked));
+                scores.map(Answer::Scores)
+            }
+            Request::Step(step) => step.run(self).map(|()| Answer::Step),
+        });
+        answers.collect()
     }
 }
 

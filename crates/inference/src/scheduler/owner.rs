@@ -153,6 +153,11 @@ struct Job<B: Backend> {
 }
 
 impl<B: Backend> Core<B> {
+    /// What computes passes.
+    pub(super) fn backend(&self) -> &B {
+        &self.backend
+    }
+
     /// Puts a request into its caller's line.
     pub(super) fn submit(
         self: &Arc<Self>,

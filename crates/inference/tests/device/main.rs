@@ -13,8 +13,8 @@ use std::{path::PathBuf, sync::Arc};
 
 use inwarden_inference::{
     Accelerator, DeviceForm, DeviceLabelRequest, DeviceLabels, DeviceOptions, DevicePrefix,
-    DeviceQwen2, GpuError, HiddenRequest, InferenceError, LabelRequest, LabelScores, LoadOptions,
-    ModelConfig, Normalization, Pooling, Qwen2, TokenId, WeightForm, layer_errors,
+    DeviceQwen2, GpuError, HiddenRequest, InferenceError, LabelRequest, LabelScores, LanguageModel,
+    LoadOptions, ModelConfig, Normalization, Pooling, Qwen2, TokenId, WeightForm, layer_errors,
 };
 use serde::Deserialize;
 
@@ -382,8 +382,20 @@ fn a_card_that_cannot_be_used_is_a_typed_error() {
     let InferenceError::Gpu(error) = error else {
         panic!("{error}");
     };
+    if cfg!(feature = "cuda") {
+        assert!(matches!(
+            error,
+            GpuError::NoDriver { .. } | GpuError::Driver { .. } | GpuError::NoSuchCard { .. }
+        ));
+        return;
+    }
+    // Asks for the right build before it asks for a driver.
+    assert_eq!(error, GpuError::NotBuilt);
+    assert!(error.to_string().contains("feature `cuda`"), "{error}");
+    let device = "cuda:0".parse().unwrap();
+    let refused = LanguageModel::load(&[golden("model.gguf")], device, &LoadOptions::default());
     assert!(matches!(
-        error,
-        GpuError::NoDriver { .. } | GpuError::Driver { .. } | GpuError::NoSuchCard { .. }
+        refused,
+        Err(InferenceError::Gpu(GpuError::NotBuilt))
     ));
 }
