@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use inwarden::{
-    Analyst, AnalystConfig, MemoryPlace, PolicySource, RuleChoice,
+    Analyst, AnalystConfig, MemoryPlace, ModelDevice, PolicySource, RuleChoice,
     models::{CacheDirQuery, ModelCache, default_cache_dir},
     types::Mode,
 };
@@ -23,6 +23,7 @@ pub(crate) struct AnalystOptions {
     memory_dir: Option<PathBuf>,
     policies: Vec<PathBuf>,
     without: Vec<String>,
+    device: String,
 }
 
 /// The value of `options[name]`; one that does not fit is an error that names
@@ -53,6 +54,7 @@ impl AnalystOptions {
             memory_dir: option(options, "memory_dir")?,
             policies: option(options, "policies")?,
             without: option(options, "without")?,
+            device: option(options, "device")?,
         })
     }
 
@@ -71,6 +73,12 @@ impl AnalystOptions {
         if self.model.is_some() {
             config.model = self.model;
         }
+        config.device = self.device.parse::<ModelDevice>().map_err(|_| {
+            ConfigurationError::new_err(format!(
+                "device={:?}: allowed are 'cpu', and 'cuda:0' for the first card",
+                self.device
+            ))
+        })?;
         if let Some(dir) = self.memory_dir {
             config.memory = MemoryPlace::Directory(dir);
         }

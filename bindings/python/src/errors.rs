@@ -36,6 +36,7 @@ pub(crate) fn exception(error: &EngineError) -> PyErr {
         | EngineError::Classifier(_)
         | EngineError::Feed(_) => DataError::new_err(message),
         EngineError::Sensor(_)
+        | EngineError::Gpu(_)
         | EngineError::Memory(_)
         | EngineError::Response(_)
         | EngineError::Recording { .. }

@@ -39,6 +39,8 @@ def test_errors_have_one_root_and_a_builtin(error, builtin):
         ({"queue": -1}, "queue"),
         ({"queue": 65_537}, "queue"),
         ({"without": ["policy"]}, "without"),
+        ({"device": "gpu"}, "device"),
+        ({"device": "cuda"}, "device"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(options, named):
@@ -55,6 +57,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(options, named):
         ({"audit_log": 7}, "audit_log"),
         ({"model": b"x"}, "model"),
         ({"policies": [3]}, "policies"),
+        ({"device": 0}, "device"),
     ],
 )
 def test_a_wrong_type_is_a_type_error_that_names_the_argument(options, named):
@@ -89,6 +92,11 @@ def test_a_missing_model_names_the_command_that_gets_it(tmp_path: Path):
 def test_an_unknown_model_is_named(tmp_path: Path):
     with pytest.raises(inwarden.ModelNotFoundError, match="gpt-0"):
         rules_only(model="gpt-0", models_dir=tmp_path, without=["precedents"])
+
+
+def test_a_card_needs_the_wheel_that_was_built_for_it(tmp_path: Path):
+    with pytest.raises(inwarden.HostError, match="built with the feature `cuda`"):
+        rules_only(device="cuda:0", models_dir=tmp_path, without=["precedents"])
 
 
 def test_a_garbage_model_file_is_a_data_error(tmp_path: Path):

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use inwarden::{
-    Analyst, AnalystConfig, MemoryPlace, PolicySource, RuleChoice,
+    Analyst, AnalystConfig, MemoryPlace, ModelDevice, PolicySource, RuleChoice,
     models::{CacheDirQuery, ModelCache},
 };
 use serde::Deserialize;
@@ -38,6 +38,8 @@ struct File {
     policies: Vec<PathBuf>,
     /// Threads of the model, 1 to 256.
     threads: Option<usize>,
+    /// Where the language model runs: `cpu`, or `cuda:0` for the first card.
+    device: Option<String>,
 }
 
 /// Everything resolved.
@@ -87,6 +89,9 @@ impl Config {
                 .filter(|threads| threads.get() <= 256)
                 .ok_or_else(|| anyhow!("threads = {threads}: allowed are 1 to 256"))
                 .context(Misuse)?;
+        }
+        if let Some(device) = file.device {
+            analyst.device = device.parse::<ModelDevice>().context(Misuse)?;
         }
         Ok(Self {
             models,

@@ -6,7 +6,10 @@ use inwarden_classifier::{
     Calibration, Classifier, ClassifierConfig, HeadUse, Judge, Parts, Question, RuleSet,
     TextCalibration,
 };
-use inwarden_inference::{Fingerprint, LoadOptions, Qwen2, Scheduler, SchedulerConfig};
+use inwarden_inference::{
+    Fingerprint, InferenceError, LanguageModel, LoadOptions, ModelDevice, Scheduler,
+    SchedulerConfig,
+};
 use inwarden_models::{ModelCache, Sha256};
 use inwarden_policy::{CallQuery, Policy, PolicySource, ResponseQuery, Target, TextQuery};
 use inwarden_types::{Case, Decision, Event, EventData, Mode, Scope, Verdict};
@@ -78,6 +81,10 @@ pub struct AnalystConfig {
     /// How the language model is loaded. Without a fingerprint, it is given the
     /// one of the files that were found.
     pub load: LoadOptions,
+    /// Where the language model runs. On a card, of `load` only the context
+    /// applies, the prefix is computed at each start, and the judge answers with
+    /// labels alone: heads are trained on the processor's numbers.
+    pub device: ModelDevice,
     /// Where the model's state after the fixed part of the prompt is kept, so
     /// that the next start does not compute it again: a file a model
     /// and question, about 12 kB a token with the default one. The directory is created for its owner
@@ -107,6 +114,7 @@ impl AnalystConfig {
             text_calibrations: Vec::new(),
             policies: Vec::new(),
             load: LoadOptions::default(),
+            device: ModelDevice::Processor,
             scheduler: SchedulerConfig::default(),
         }
     }
@@ -313,11 +321,16 @@ impl Analyst {
 }
 
 fn load_model(config: &AnalystConfig, id: &str) -> Result<Arc<Scheduler>, EngineError> {
+    config.device.check().map_err(EngineError::Gpu)?;
     let files = config.models.locate(id)?;
     let mut options = config.load.clone();
     let fingerprint = options.fingerprint;
     options.fingerprint = fingerprint.or_else(|| Some(fingerprint_of(&files.sha256)));
-    let model = Arc::new(Qwen2::load(&files.files, &options)?);
+    let model = LanguageModel::load(&files.files, config.device, &options);
+    let model = model.map_err(|error| match error {
+        InferenceError::Gpu(error) => EngineError::Gpu(error),
+        error => error.into(),
+    })?;
     let scheduler = Scheduler::start(model, config.scheduler.clone())?;
     Ok(Arc::new(scheduler))
 }

@@ -55,6 +55,9 @@ pub enum EngineError {
     /// A model file is absent or damaged.
     #[error(transparent)]
     Models(#[from] inwarden_models::ModelError),
+    /// The card that the language model is to run on cannot be used.
+    #[error(transparent)]
+    Gpu(inwarden_inference::GpuError),
     /// The sensor cannot start or failed.
     #[error(transparent)]
     Sensor(#[from] inwarden_sensor::SensorError),

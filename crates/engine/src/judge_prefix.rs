@@ -62,7 +62,7 @@ impl PrefixCounts {
         let file = file.display();
         match &report.found {
             FoundPrefix::Usable => self.used.add_one(),
-            FoundPrefix::Absent => {}
+            FoundPrefix::Absent | FoundPrefix::NotKept => {}
             FoundPrefix::Refused(error) => {
                 self.refused.add_one();
                 let error: &dyn Error = error;

@@ -67,7 +67,7 @@ pub use audit::AUDIT_SCHEMA;
 pub use counters::CounterSnapshot;
 pub use error::EngineError;
 pub use guard::{FailureMode, Guard, GuardConfig};
-pub use inwarden_inference::{LoadOptions, SchedulerConfig};
+pub use inwarden_inference::{LoadOptions, ModelDevice, SchedulerConfig};
 pub use inwarden_policy::PolicySource;
 pub use pipeline::CaseReport;
 pub use record::verdict_json;

@@ -55,6 +55,7 @@ def _analyst(
     memory_dir: PathLike | None,
     policies: Iterable[PathLike],
     without: Iterable[Stage],
+    device: str,
 ) -> dict[str, Any]:
     return {
         "model": model,
@@ -62,6 +63,7 @@ def _analyst(
         "memory_dir": memory_dir,
         "policies": list(policies),
         "without": list(without),
+        "device": device,
     }
 
 
@@ -96,13 +98,16 @@ class Guard:
             user share; default the shipped precedents, read-only.
         policies: Cedar policy files, instead of the shipped ones.
         without: Stages to leave out.
+        device: Where the language model runs: `"cpu"`, or `"cuda:0"` for the first
+            NVIDIA card, which needs the wheel that was built for it.
 
     Raises:
         ModelNotFoundError: A model is not on this machine.
         FileNotFoundError: A policy file is not there.
         ConfigurationError: A value or policy is not allowed.
         AuditError: The audit log cannot be opened.
-        HostError: The store belongs to a process that does not answer.
+        HostError: The store belongs to a process that does not answer, or the
+            card cannot be used.
         DataError: A model file or rule is damaged.
 
     It owns threads: use it in `with`, or call `close()`. Any number of threads may
@@ -129,9 +134,10 @@ class Guard:
         memory_dir: PathLike | None = None,
         policies: Iterable[PathLike] = (),
         without: Iterable[Stage] = (),
+        device: str = "cpu",
     ) -> None:
         self._guard = _native.Guard(
-            _analyst(model, models_dir, memory_dir, policies, without),
+            _analyst(model, models_dir, memory_dir, policies, without, device),
             {
                 "mode": mode,
                 "failure": failure,
@@ -390,6 +396,7 @@ class Warden:
         memory_dir: PathLike | None = None,
         policies: Iterable[PathLike] = (),
         without: Iterable[Stage] = (),
+        device: str = "cpu",
     ) -> Iterator[Case]:
         """Judges the events of a recording, one case at a time.
 
@@ -405,6 +412,7 @@ class Warden:
             memory_dir: See `Guard`.
             policies: See `Guard`.
             without: See `Guard`.
+            device: See `Guard`.
 
         Returns:
             An iterator; threads may share it, a forked child gets
@@ -416,12 +424,12 @@ class Warden:
             FileNotFoundError: There is no such recording or policy file.
             ModelNotFoundError: A model is not on this machine.
             ConfigurationError: A value or policy is not allowed.
-            HostError: The store belongs to a process that does not answer.
+            HostError: As for `Guard`.
             DataError: It is not a recording, or a model file or rule is damaged.
         """
         return _native.Replay(
             recording,
-            _analyst(model, models_dir, memory_dir, policies, without),
+            _analyst(model, models_dir, memory_dir, policies, without, device),
             mode,
             set(scope_cgroups),
         )

@@ -47,6 +47,25 @@ fn damaged_model_files_are_refused_by_name() {
 }
 
 #[test]
+fn a_device_that_cannot_be_is_refused_and_a_card_needs_its_own_build() {
+    for (device, said) in [
+        ("gpu", "device must be cpu, or cuda:0"),
+        ("cuda:0", "built with the feature `cuda`"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("inwarden.toml");
+        std::fs::write(&config, format!("device = \"{device}\"\n")).unwrap();
+        let mut command = inwarden(&["--without", "precedents", "--config"]);
+        command.arg(&config).arg("classify");
+        command.env("INWARDEN_MODELS", dir.path());
+        let output = run_with_input(command, b"{\"id\":1,\"argv\":[\"ls\"]}\n");
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
 fn watching_without_the_right_says_what_is_missing() {
     if rustix::process::geteuid().is_root() {
         // Root may watch; the unprivileged case is run as another user.
