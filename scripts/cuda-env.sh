@@ -54,6 +54,12 @@ cuda_build_env() {
 	export CARGO_BUILD_JOBS=${CARGO_BUILD_JOBS:-1} CUDAFORGE_THREADS=${CUDAFORGE_THREADS:-1}
 }
 
+# What the CUDA build is of: the program, the Python module and the checking
+# binary, always together, so that nothing is compiled twice.
+CUDA_BUILD="-p inwarden-inference -p inwarden-cli -p inwarden-python \
+--features inwarden-inference/cuda,inwarden-cli/cuda,inwarden-python/cuda \
+--lib --bin inwarden --example cuda_check"
+
 # stub_driver DIR CAP: a library in the driver's place, to link where there is
 # none. It has every function that the Rust wrapper declares; all fail, but for
 # those that describe one card of compute capability CAP.
