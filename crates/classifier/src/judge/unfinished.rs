@@ -103,7 +103,9 @@ mod tests {
             "a.prefix.1-0.unfinished.bak",
             "a.prefix.unfinished",
         ];
-        kept.map(|name| create(name, hours(25)));
+        for name in kept {
+            create(name, hours(25));
+        }
         create("a.prefix.2-0.unfinished", hours(23));
         create("a.prefix.2-1.unfinished", now + Duration::from_hours(48));
         symlink(path("a.prefix"), path("a.prefix.3-0.unfinished")).unwrap();
