@@ -1,4 +1,5 @@
-//! The text of a case, as precedents are compared with and the model reads it.
+//! The text of a case; precedents are compared with its first part, and the model
+//! reads that part alone.
 //!
 //! One case has one text. The behaviour (what runs, under which parent) comes
 //! first, one field a line, then its surroundings. Everything of others is
@@ -45,7 +46,7 @@ pub fn render_case(case: &Case) -> String {
 }
 
 /// The first part of [`render_case`]: what runs and under which parent. This is
-/// what precedents remember and are compared by.
+/// what precedents remember and are compared by, and what the model reads.
 #[must_use]
 pub fn render_behaviour(case: &Case) -> String {
     render_behaviour_or_cut(case).0
