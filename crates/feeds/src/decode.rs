@@ -6,6 +6,7 @@ use inwarden_types::{
 };
 
 use crate::FeedError;
+use crate::activity::ActivityFields;
 use crate::agent::AgentFields;
 use crate::json::Cursor;
 use crate::values::{
@@ -26,6 +27,11 @@ pub const MAX_ANCESTORS: usize = 8;
 pub const MAX_PAST_CALLS: usize = 64;
 /// A longer `id` is refused.
 pub const MAX_ID_BYTES: usize = 1024;
+/// A longer `path` or `to` of a file is refused: Linux's `PATH_MAX`.
+pub const MAX_PATH_BYTES: usize = 4096;
+/// A longer `dst` or `query` is refused; a name on the wire has 255 at most, escaped
+/// four times that.
+pub const MAX_HOST_BYTES: usize = 1024;
 
 /// An event, and what its line held beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +49,7 @@ pub struct DecodedEvent {
 /// |---|---|---|
 /// | `schema` | `"inwarden.event/1"` | taken as that |
 /// | `id` | a string, or an integer, whose digits become the string; or the object `{"process","kind","at_ns","sequence"}` of a sensor's event | error |
-/// | `kind` | `fork`, `exec`, `exit`, `loss`, `tool_call`, `text` | `text` if there is a `text` and neither `args` nor `argv`, else `tool_call` if there is a `tool`, else `exec` |
+/// | `kind` | `fork`, `exec`, `exit`, `loss`, `tool_call`, `text`, `file`, `connect`, `dns` | `text` if there is a `text` and neither `args` nor `argv`, else `tool_call` if there is a `tool`, else `exec` |
 /// | `at_ns`, `wall_ns` | boot time and Unix time in nanoseconds | unknown |
 /// | `key`, `parent_key` | process keys: boot id, tgid and `start_boottime` in nanoseconds, joined by `:` | unknown |
 /// | `uid`, `gid`, `cgroup_id`, `mount_ns`, `pid_ns`, `net_ns` | integers | unknown |
@@ -62,6 +68,10 @@ pub struct DecodedEvent {
 /// | `text` | what an agent is about to read | error for `text` |
 /// | `given_by` | who gave the text: `user` or `tool` | `tool` if there is a `tool`, else `user` |
 /// | `agent`, `role` (or `agent_role`), `user_task` | strings | empty, none, none |
+/// | `op` | what is done to a file: `read`, `write`, `create`, `truncate`, `unlink`, `rename`, `link`, `chmod`, `chown`, `mount`, `connect` (a Unix socket); others are errors | error for `file` |
+/// | `path`, `to` | the file, and the other one of a `rename` or `link` | error for `file`, none |
+/// | `dst`, `port`, `proto` | whom a `connect` goes to, an address or a name; `0..=65535`; `tcp`, `udp`, `icmp` or `sctp` | error for `connect`, unknown, `tcp` |
+/// | `query` | the name that is looked up | error for `dns` |
 ///
 /// `null` counts as absent. Other fields are passed over and counted.
 ///
@@ -133,6 +143,7 @@ struct Fields {
     exit: Option<ExitStatus>,
     loss: Option<Losses>,
     agent: AgentFields,
+    activity: ActivityFields,
     ignored: u64,
 }
 
@@ -158,6 +169,7 @@ impl Fields {
             "loss" => self.loss = losses(cursor, &mut self.ignored)?,
             _ if self.image.read(cursor, name)? => {}
             _ if self.agent.read(cursor, name, &mut self.ignored)? => {}
+            _ if self.activity.read(cursor, name)? => {}
             _ => {
                 cursor.skip_value()?;
                 self.ignored += 1;
@@ -211,6 +223,9 @@ impl Fields {
             EventKind::Loss => need(self.loss.take(), "loss").map(EventData::Loss),
             EventKind::ToolCall => self.agent.take_call().map(EventData::ToolCall),
             EventKind::Text => self.agent.take_text().map(EventData::Text),
+            EventKind::File => self.activity.take_file().map(EventData::File),
+            EventKind::Connect => self.activity.take_connection().map(EventData::Connect),
+            EventKind::Dns => self.activity.take_query().map(EventData::Dns),
             // A kind of a later version of `types`; `kind` yields none of them.
             _ => Err(FeedError::MissingField { field: "kind" }),
         }
@@ -223,7 +238,9 @@ impl Fields {
             self.loss.is_some(),
             self.parent.is_some() && self.ancestors.is_some(),
         ];
-        left.into_iter().map(u64::from).sum::<u64>() + self.agent.leftovers()
+        left.into_iter().map(u64::from).sum::<u64>()
+            + self.agent.leftovers()
+            + self.activity.leftovers()
     }
 }
 

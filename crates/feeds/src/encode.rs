@@ -75,6 +75,19 @@ fn encode_data(line: &mut Object, data: &EventData) {
         }),
         EventData::ToolCall(call) => encode_call(line, call),
         EventData::Text(text) => encode_text(line, text),
+        EventData::File(access) => {
+            line.text("op", access.op.name());
+            line.text("path", &access.path);
+            if let Some(to) = &access.to {
+                line.text("to", to);
+            }
+        }
+        EventData::Connect(connection) => {
+            line.text("dst", &connection.peer.to_string());
+            line.number("port", connection.port);
+            line.text("proto", connection.protocol.name());
+        }
+        EventData::Dns(query) => line.text("query", &query.name),
         // Fork and exec have nothing of their own.
         _ => {}
     }

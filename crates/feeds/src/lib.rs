@@ -33,6 +33,7 @@
 //! # Ok::<(), inwarden_feeds::FeedError>(())
 //! ```
 
+mod activity;
 mod agent;
 mod decode;
 mod encode;
@@ -43,8 +44,8 @@ mod recording;
 mod values;
 
 pub use decode::{
-    DecodedEvent, EVENT_SCHEMA, MAX_ANCESTORS, MAX_ARGS, MAX_DEPTH, MAX_ID_BYTES, MAX_LINE_BYTES,
-    MAX_PAST_CALLS, decode_event,
+    DecodedEvent, EVENT_SCHEMA, MAX_ANCESTORS, MAX_ARGS, MAX_DEPTH, MAX_HOST_BYTES, MAX_ID_BYTES,
+    MAX_LINE_BYTES, MAX_PAST_CALLS, MAX_PATH_BYTES, decode_event,
 };
 pub use encode::encode_event;
 pub use error::FeedError;

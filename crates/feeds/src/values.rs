@@ -74,7 +74,7 @@ pub(crate) fn kind(cursor: &mut Cursor<'_>) -> Result<Option<EventKind>, FeedErr
         Some(kind) => Ok(Some(kind)),
         None => Err(FeedError::WrongType {
             field: "kind",
-            expected: "fork, exec, exit, loss, tool_call or text",
+            expected: "fork, exec, exit, loss, tool_call, text, file, connect or dns",
             offset,
         }),
     }

@@ -1,7 +1,10 @@
 //! Which lines are events, and what they come out as.
 
 use inwarden_feeds::{DecodedEvent, FeedError, decode_event, encode_event};
-use inwarden_types::{Argv, Event, EventData, EventId, EventKind, ExitStatus, TextGiver};
+use inwarden_types::{
+    Argv, Connection, DnsQuery, Event, EventData, EventId, EventKind, ExitStatus, FileAccess,
+    FileOp, Peer, Protocol, TextGiver,
+};
 
 fn decode(line: &str) -> DecodedEvent {
     decode_event(line.as_bytes()).unwrap_or_else(|error| panic!("{line}: {error}"))
@@ -345,7 +348,7 @@ fn errors_say_what_where_and_which_limit() {
     );
     check_message(
         r#"{"id":1,"kind":"ptrace"}"#,
-        "field `kind` at byte 15 must be fork, exec, exit, loss, tool_call or text",
+        "field `kind` at byte 15 must be fork, exec, exit, loss, tool_call, text, file, connect or dns",
     );
     check_message(
         r#"{"id":1,"kind":"exit","exit":{"signal":9}}"#,
@@ -469,4 +472,74 @@ fn equal_events_have_equal_lines_with_the_fields_in_order() {
         encode_event(&decode(line).event),
         r#"{"schema":"inwarden.event/1","id":"7","kind":"exec","uid":0,"argv":["id"],"ancestors":[{"comm":"bash","argv":["bash"]}]}"#
     );
+}
+
+#[test]
+fn files_connections_and_queries_are_events() {
+    let data = |line: &str| {
+        let decoded = decode(line);
+        assert_eq!(decoded.ignored_fields, 0, "{line}");
+        decoded.event.data
+    };
+    let renamed = r#"{"id":1,"kind":"file","exe":"/bin/mv","op":"rename","path":"/a","to":"/b"}"#;
+    assert_eq!(
+        data(renamed),
+        EventData::File(FileAccess {
+            op: FileOp::Rename,
+            path: "/a".into(),
+            to: Some("/b".into()),
+        })
+    );
+    let connect = |dst: &str| {
+        let line = format!(r#"{{"id":1,"kind":"connect","dst":"{dst}","port":65535}}"#);
+        match data(&line) {
+            EventData::Connect(connection) => connection,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(
+        connect("192.0.2.7"),
+        Connection {
+            peer: Peer::Address([192, 0, 2, 7].into()),
+            port: Some(65535),
+            protocol: Protocol::Tcp,
+        }
+    );
+    assert_eq!(connect("db.test").peer, Peer::Name("db.test".into()));
+    let name = "a.test".to_owned();
+    assert_eq!(
+        data(r#"{"id":1,"kind":"dns","query":"a.test"}"#),
+        EventData::Dns(DnsQuery { name })
+    );
+}
+
+#[test]
+fn what_is_no_operation_no_port_or_too_long_is_refused() {
+    check_message(
+        r#"{"id":1,"kind":"file","op":"sniff","path":"/a"}"#,
+        "field `op` at byte 27 must be the name of an operation on files",
+    );
+    check_message(
+        r#"{"id":1,"kind":"file","op":"read"}"#,
+        "field `path` is missing",
+    );
+    check_message(
+        r#"{"id":1,"kind":"connect","dst":"a","port":65536}"#,
+        "field `port` at byte 42 must be in 0..=65535",
+    );
+    check_message(
+        r#"{"id":1,"kind":"connect","dst":"a","proto":"http"}"#,
+        "field `proto` at byte 43 must be tcp, udp, icmp or sctp",
+    );
+    let with_path = |bytes: usize| {
+        let path = "x".repeat(bytes);
+        format!(r#"{{"id":1,"kind":"file","op":"read","path":"{path}"}}"#)
+    };
+    decode(&with_path(4096));
+    check_message(
+        &with_path(4097),
+        "field `path` at byte 41 is longer than 4096 bytes",
+    );
+    let ignored = decode(r#"{"id":1,"argv":[],"op":"read","port":1}"#).ignored_fields;
+    assert_eq!(ignored, 2);
 }

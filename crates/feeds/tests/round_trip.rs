@@ -1,12 +1,14 @@
 //! Random events survive writing and reading, and no bytes make the reader panic.
 
+use std::net::IpAddr;
+
 use inwarden_feeds::{
     RecordingHeader, RecordingReader, RecordingWriter, decode_event, encode_event,
 };
 use inwarden_types::{
-    AgentText, Ancestor, Argv, BootId, BootTime, CgroupId, Event, EventData, EventId, EventKind,
-    ExitStatus, Gid, Image, Losses, NamespaceInode, PastCall, Process, ProcessKey, TextGiver, Tgid,
-    ToolCall, Uid, WallTime,
+    AgentText, Ancestor, Argv, BootId, BootTime, CgroupId, Connection, DnsQuery, Event, EventData,
+    EventId, EventKind, ExitStatus, FileAccess, FileOp, Gid, Image, Losses, NamespaceInode,
+    PastCall, Peer, Process, ProcessKey, Protocol, TextGiver, Tgid, ToolCall, Uid, WallTime,
 };
 
 /// SplitMix64 (Steele, Lea, Flood 2014): small, and the same everywhere.
@@ -118,7 +120,7 @@ impl Random {
     }
 
     fn data(&mut self) -> EventData {
-        match self.below(6) {
+        match self.below(9) {
             0 => EventData::Fork,
             1 => EventData::Exec,
             2 => EventData::Exit(ExitStatus {
@@ -145,6 +147,20 @@ impl Random {
                 user_task: self.maybe(Self::text),
                 tool: self.maybe(Self::text),
             }),
+            5 => EventData::File(FileAccess {
+                op: FileOp::ALL[self.below(FileOp::ALL.len())],
+                path: self.text(),
+                to: self.maybe(Self::text),
+            }),
+            6 => EventData::Connect(Connection {
+                peer: match self.flip() {
+                    true => Peer::of(&self.text()),
+                    false => Peer::Address(IpAddr::from(self.u64().to_be_bytes().map(u16::from))),
+                },
+                port: self.maybe(|random| u16::from(random.byte())),
+                protocol: [Protocol::Tcp, Protocol::Udp, Protocol::Icmp][self.below(3)],
+            }),
+            7 => EventData::Dns(DnsQuery { name: self.text() }),
             _ => EventData::ToolCall(ToolCall {
                 agent: self.text(),
                 role: self.maybe(Self::text),
@@ -163,13 +179,16 @@ impl Random {
     }
 
     fn id(&mut self) -> EventId {
-        const KINDS: [EventKind; 6] = [
+        const KINDS: [EventKind; 9] = [
             EventKind::Fork,
             EventKind::Exec,
             EventKind::Exit,
             EventKind::Loss,
             EventKind::ToolCall,
             EventKind::Text,
+            EventKind::File,
+            EventKind::Connect,
+            EventKind::Dns,
         ];
         let observed = EventId::Observed {
             process: self.key(),

@@ -1,6 +1,9 @@
 //! What happened.
 
-use crate::{AgentText, Ancestor, BootTime, EventId, Process, ToolCall, WallTime};
+use crate::{
+    AgentText, Ancestor, BootTime, Connection, DnsQuery, EventId, FileAccess, Process, ToolCall,
+    WallTime,
+};
 
 /// One observed fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +33,9 @@ impl Event {
             EventData::Loss(_) => EventKind::Loss,
             EventData::ToolCall(_) => EventKind::ToolCall,
             EventData::Text(_) => EventKind::Text,
+            EventData::File(_) => EventKind::File,
+            EventData::Connect(_) => EventKind::Connect,
+            EventData::Dns(_) => EventKind::Dns,
         }
     }
 }
@@ -50,6 +56,12 @@ pub enum EventData {
     ToolCall(ToolCall),
     /// An agent is about to read a text.
     Text(AgentText),
+    /// [`Event::process`] does something to a file.
+    File(FileAccess),
+    /// [`Event::process`] connects to somebody.
+    Connect(Connection),
+    /// [`Event::process`] asks for the address of a name.
+    Dns(DnsQuery),
 }
 
 /// The kind of an event, without its data.
@@ -68,11 +80,17 @@ pub enum EventKind {
     ToolCall,
     /// See [`EventData::Text`].
     Text,
+    /// See [`EventData::File`].
+    File,
+    /// See [`EventData::Connect`].
+    Connect,
+    /// See [`EventData::Dns`].
+    Dns,
 }
 
 impl EventKind {
     /// The name used in ids and files: `fork`, `exec`, `exit`, `loss`, `tool_call`,
-    /// `text`.
+    /// `text`, `file`, `connect`, `dns`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -82,6 +100,9 @@ impl EventKind {
             Self::Loss => "loss",
             Self::ToolCall => "tool_call",
             Self::Text => "text",
+            Self::File => "file",
+            Self::Connect => "connect",
+            Self::Dns => "dns",
         }
     }
 
@@ -95,6 +116,9 @@ impl EventKind {
             Self::Loss,
             Self::ToolCall,
             Self::Text,
+            Self::File,
+            Self::Connect,
+            Self::Dns,
         ]
         .into_iter()
         .find(|kind| kind.name() == name)

@@ -9,10 +9,11 @@
 //! (`inwarden-feeds`, the bindings).
 //!
 //! Values here can hold command lines, which can hold secrets. The `Debug`
-//! output of [`Argv`], [`ToolCall`], [`PastCall`] and [`AgentText`] is therefore
-//! redacted: it shows lengths, never content.
+//! output of [`Argv`], [`ToolCall`], [`PastCall`], [`AgentText`], [`FileAccess`] and
+//! [`DnsQuery`] is therefore redacted: it shows lengths, never content.
 
 mod action;
+mod activity;
 mod agent_text;
 mod case;
 mod decision;
@@ -27,6 +28,7 @@ mod tool_call;
 mod verdict;
 
 pub use action::{ActionOutcome, ActionReport, ProcessOutcome, RefusedReason};
+pub use activity::{Connection, DnsQuery, FileAccess, FileOp, Peer, Protocol};
 pub use agent_text::{AgentText, TextGiver};
 pub use case::{Case, EmptyCase};
 pub use decision::{Action, Decision, DecisionReason, Mode, PolicyId};

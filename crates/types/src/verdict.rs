@@ -71,18 +71,21 @@ pub enum SettledBy {
     Precedent(String),
     /// The language model, fused with the other signals.
     Model,
+    /// What happened before in the same case.
+    Case,
     /// Nothing: the strongest answer within the deadline stands.
     Fallback,
 }
 
 impl SettledBy {
-    /// The name used in files: `rule`, `precedent`, `model`, `fallback`.
+    /// The name used in files: `rule`, `precedent`, `model`, `case`, `fallback`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Rule(_) => "rule",
             Self::Precedent(_) => "precedent",
             Self::Model => "model",
+            Self::Case => "case",
             Self::Fallback => "fallback",
         }
     }
@@ -92,7 +95,7 @@ impl SettledBy {
     pub fn source_id(&self) -> Option<&str> {
         match self {
             Self::Rule(id) | Self::Precedent(id) => Some(id),
-            Self::Model | Self::Fallback => None,
+            Self::Model | Self::Case | Self::Fallback => None,
         }
     }
 }
