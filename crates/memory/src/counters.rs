@@ -52,6 +52,24 @@ pub struct MemoryStats {
     pub foreign_clients: u64,
     /// Connections ended because what came was not of the protocol or too late.
     pub broken_clients: u64,
+    /// Whether searches go to the configured server: it answers and lacks nothing.
+    pub server_answers: bool,
+    /// Changes that the server does not have yet, as far as that is known.
+    pub server_lacks: ByCollection,
+    /// Searches that the server answered.
+    pub server_searches: u64,
+    /// Searches that the embedded index answered although there is a server.
+    pub server_fallbacks: u64,
+    /// Records that were sent to the server.
+    pub server_puts: u64,
+    /// Records that were removed from the server.
+    pub server_removals: u64,
+    /// How often what the server holds was compared with the journal.
+    pub server_comparisons: u64,
+    /// Calls that the server refused, failed or did not answer in time.
+    pub server_failures: u64,
+    /// The last thing that went wrong with the server; never a stored text.
+    pub last_server_error: Option<String>,
 }
 
 /// A number for each collection.
@@ -93,6 +111,13 @@ pub(crate) struct Counters {
     pub(crate) refused_clients: AtomicU64,
     pub(crate) foreign_clients: AtomicU64,
     pub(crate) broken_clients: AtomicU64,
+    pub(crate) server_searches: AtomicU64,
+    pub(crate) server_fallbacks: AtomicU64,
+    pub(crate) server_puts: AtomicU64,
+    pub(crate) server_removals: AtomicU64,
+    pub(crate) server_comparisons: AtomicU64,
+    pub(crate) server_failures: AtomicU64,
+    pub(crate) last_server_error: Mutex<Option<String>>,
 }
 
 impl Counters {
@@ -115,6 +140,14 @@ impl Counters {
         stats.refused_clients = read(&self.refused_clients);
         stats.foreign_clients = read(&self.foreign_clients);
         stats.broken_clients = read(&self.broken_clients);
+        stats.server_searches = read(&self.server_searches);
+        stats.server_fallbacks = read(&self.server_fallbacks);
+        stats.server_puts = read(&self.server_puts);
+        stats.server_removals = read(&self.server_removals);
+        stats.server_comparisons = read(&self.server_comparisons);
+        stats.server_failures = read(&self.server_failures);
+        let last = self.last_server_error.lock();
+        stats.last_server_error = last.unwrap_or_else(PoisonError::into_inner).clone();
         let last = self.last_index_error.lock();
         stats.last_index_error = last.unwrap_or_else(PoisonError::into_inner).clone();
     }

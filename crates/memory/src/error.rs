@@ -168,6 +168,25 @@ pub enum MemoryError {
         /// Its error; never a stored text.
         reason: String,
     },
+    /// The address, key or prefix of a server cannot be used.
+    #[error("the {option} of the memory's server {reason}")]
+    ServerOption {
+        /// Which part.
+        option: &'static str,
+        /// What is wrong with it; never the value of a key.
+        reason: &'static str,
+    },
+    /// The Qdrant server failed, refused or did not answer. Writes and searches go on
+    /// with the journal and the embedded index; the server is tried again.
+    #[error("the server {url} failed to {step}: {reason}")]
+    Server {
+        /// The server's address.
+        url: String,
+        /// What it was asked for.
+        step: &'static str,
+        /// What it said, or what came of it; never a stored text.
+        reason: String,
+    },
     /// The file system is too full to write safely.
     #[error("{path} has {free_bytes} bytes free; a write needs {needed_bytes}")]
     DiskSpace {

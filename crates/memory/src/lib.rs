@@ -25,17 +25,25 @@
 //! * What is lost or broken of the index is made again from the journal; what is
 //!   broken of the journal is a typed error that names the place.
 //!
-//! What is not here: tensors, prompts, replication.
+//! * A Qdrant server ([`MemoryOptions::server`]) can index the same records. It says
+//!   which records are near, never what they are: contents, labels and scores come
+//!   from the journal. While it is away or lacks something, the embedded index
+//!   answers, and it catches up afterwards.
+//!
+//! What is not here: tensors, prompts, a store that several hosts share.
 //!
 //! The journal (`journal/`) holds everything that was acknowledged; the state
 //! (`state.rs`) says what is there and where; the index (`index/`) is `qdrant-edge`
 //! 0.7.2, whose types do not appear outside `index/engine.rs`; the newest records
-//! are searched in memory (`tail.rs`).
+//! are searched in memory (`tail.rs`). A search goes to an index through the trait in
+//! `candidates.rs`, which the embedded index and that of a server (`server/`, the only
+//! place that knows `qdrant-client`) implement.
 //!
 //! Texts are command lines and can hold secrets. They lie unencrypted in the
 //! store's directory (created with mode 0700) and never appear in the logs, the
 //! errors or the `Debug` output of this crate.
 
+mod candidates;
 mod counters;
 mod directory;
 mod embed;
@@ -48,6 +56,7 @@ mod options;
 mod query;
 mod record;
 mod retrieval;
+mod server;
 mod socket;
 mod state;
 mod store;
@@ -66,4 +75,5 @@ pub use record::{
     Baseline, BaselineHit, Document, KnowledgeHit, Precedent, PrecedentHit, RecordKey,
 };
 pub use retrieval::PageMark;
+pub use server::{ServerKey, ServerOptions};
 pub use transfer::{Retention, Transferred};

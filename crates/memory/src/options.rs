@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::ServerOptions;
+
 /// Limits that hold for every call on a store.
 ///
 /// The defaults suit the command lines of one host with an embedder of a few
@@ -64,6 +66,9 @@ pub struct MemoryOptions {
     pub client_idle: Duration,
     /// How long an opener or a client waits for the store to get an owner.
     pub takeover_deadline: Duration,
+    /// A Qdrant server that indexes the same records; the owner of the store uses
+    /// it. None: the embedded index alone.
+    pub server: Option<ServerOptions>,
 }
 
 impl Default for MemoryOptions {
@@ -92,6 +97,7 @@ impl Default for MemoryOptions {
             message_deadline: Duration::from_secs(10),
             client_idle: Duration::from_secs(600),
             takeover_deadline: Duration::from_secs(10),
+            server: None,
         }
     }
 }

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use crate::{
+    MemoryError,
+    journal::{Entry, JournalFile, Location},
     query::{Fields, Filter},
     words::{self, Words},
 };
@@ -44,6 +46,21 @@ pub(crate) struct Searchable {
     pub(crate) vector: Vec<f32>,
     pub(crate) words: Words,
     pub(crate) fields: Fields,
+}
+
+impl Searchable {
+    /// Reads the record `point` back from the journal.
+    pub(crate) fn read(file: &JournalFile, at: Location, point: Uuid) -> Result<Self, MemoryError> {
+        match file.read(at)?.1 {
+            Entry::Put { record, vector } => Ok(Self {
+                point,
+                vector,
+                words: words::document(&record.text),
+                fields: Fields::of(&record),
+            }),
+            Entry::Remove { .. } => Err(file.damaged(at.offset, "a removal in place of a record")),
+        }
+    }
 }
 
 /// The records of a collection that are in no shard.

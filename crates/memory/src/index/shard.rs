@@ -18,11 +18,10 @@ use super::{
 use crate::{
     MemoryError,
     directory::{io_error, make_dir, rename, sync_tree},
-    journal::{CollectionId, Entry, JournalFile, Location},
-    query::{Fields, Filter},
+    journal::{CollectionId, JournalFile, Location},
+    query::Filter,
     record::ContentHash,
     tail::{Scored, Searchable},
-    words,
 };
 
 /// The start of the name of a directory that is still being built.
@@ -97,7 +96,7 @@ impl Shard {
     ) -> Result<(), MemoryError> {
         let mut left = members.iter();
         Engine::build(collection, dir, options, || match left.next() {
-            Some(member) => searchable(file, member).map(Some),
+            Some(member) => Searchable::read(file, member.at, member.point).map(Some),
             None => Ok(None),
         })?;
         let log = dir.join(WRITE_AHEAD_LOG);
@@ -160,21 +159,6 @@ impl Shard {
         let dir = self.dir.clone();
         drop(self);
         remove(&dir);
-    }
-}
-
-/// Reads a member back from the journal.
-fn searchable(file: &JournalFile, member: &Member) -> Result<Searchable, MemoryError> {
-    match file.read(member.at)?.1 {
-        Entry::Put { record, vector } => Ok(Searchable {
-            point: member.point,
-            vector,
-            words: words::document(&record.text),
-            fields: Fields::of(&record),
-        }),
-        Entry::Remove { .. } => {
-            Err(file.damaged(member.at.offset, "a removal in place of a record"))
-        }
     }
 }
 

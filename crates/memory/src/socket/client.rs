@@ -118,7 +118,7 @@ impl Client {
 
     pub(crate) fn stats(&self) -> Result<MemoryStats, MemoryError> {
         match self.ask(&Request::Stats)? {
-            Answer::Stats(stats) => Ok(stats),
+            Answer::Stats(stats) => Ok(*stats),
             _ => Err(self.wrong_answer()),
         }
     }

@@ -189,7 +189,8 @@ pub(super) enum Answer {
     Listed(Vec<(Record, Vec<f32>)>, Option<Uuid>),
     Len(u64),
     Digest([u8; 32]),
-    Stats(MemoryStats),
+    /// Boxed, since it is by far the largest.
+    Stats(Box<MemoryStats>),
     Refused(String),
 }
 
@@ -237,7 +238,8 @@ impl Answer {
             }
             Self::Stats(stats) => {
                 writer.u8(STATS);
-                let json = serde_json::to_vec(stats).map_err(|_| Malformed("statistics"))?;
+                let json =
+                    serde_json::to_vec(stats.as_ref()).map_err(|_| Malformed("statistics"))?;
                 writer.bytes(&json);
             }
         }
@@ -265,7 +267,7 @@ impl Answer {
             STATS => {
                 let json = reader.bytes("statistics")?;
                 let stats = serde_json::from_slice(json).map_err(|_| Malformed("statistics"))?;
-                Self::Stats(stats)
+                Self::Stats(Box::new(stats))
             }
             _ => return Err(Malformed("an unknown answer")),
         };

@@ -294,7 +294,7 @@ fn respond(shared: &Shared, request: Request) -> Result<Answer, MemoryError> {
         }
         Request::Len(collection) => Answer::Len(store.len(collection) as u64),
         Request::Digest => Answer::Digest(store.digest()),
-        Request::Stats => Answer::Stats(store.stats()),
+        Request::Stats => Answer::Stats(Box::new(store.stats())),
     })
 }
 

@@ -31,6 +31,7 @@ use crate::{
     journal::{CollectionId, Entry},
     query::{Fields, Filter},
     record::{ContentHash, Record},
+    server::{CatchUp, ServerState},
     state::State,
 };
 use writer::Writer;
@@ -42,6 +43,8 @@ pub(crate) struct Core {
     pub(crate) index_home: PathBuf,
     pub(crate) options: MemoryOptions,
     pub(crate) counters: Counters,
+    /// A server that has an index of the same records; none if there is none.
+    pub(crate) server: Option<Arc<ServerState>>,
     dimension: usize,
     next_shard: AtomicU64,
     state: RwLock<State>,
@@ -94,6 +97,7 @@ pub(crate) type Page = (Vec<(Record, Vec<f32>)>, Option<Uuid>);
 pub(crate) struct Store {
     /// None when it is open for reading only.
     writer: Option<Writer>,
+    _catch_up: Option<CatchUp>,
     indexer: Option<Arc<Indexer>>,
     core: Arc<Core>,
 }
@@ -199,6 +203,12 @@ impl Store {
             stats.index_parts = ByCollection::of(|idx| shelves[idx].shards.len());
             stats.journal_live_bytes = state.live_bytes();
             stats.journal_bytes = state.file.bytes();
+        }
+        if let Some(server) = &self.core.server {
+            stats.server_lacks = ByCollection::of(|idx| server.lacking(idx));
+            stats.server_answers = CollectionId::ALL
+                .into_iter()
+                .all(|collection| server.index(collection).is_some());
         }
         stats.index_bytes = disk_bytes(&self.core.index_home.join("index"));
         self.core.counters.fill(&mut stats);

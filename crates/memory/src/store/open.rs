@@ -19,6 +19,7 @@ use crate::{
     directory::{self, Prepared, index_dir},
     index::{self, Indexer},
     journal::{CollectionId, Entry, EntryRef, Journal, JournalFile, Location},
+    server::{CatchUp, ServerState},
     state::{Shelf, State},
 };
 
@@ -51,6 +52,7 @@ impl Store {
         indexer.wake();
         Ok(Self {
             writer: Some(Writer::start(journal, &core, Arc::clone(&indexer))?),
+            _catch_up: CatchUp::start(&core)?,
             indexer: Some(indexer),
             core,
         })
@@ -89,6 +91,7 @@ impl Store {
         let core = load(dir, copy, (file, shelves), (dimension, options))?;
         Ok(Self {
             writer: None,
+            _catch_up: None,
             indexer: None,
             core: Arc::new(core),
         })
@@ -129,7 +132,20 @@ fn load(
     (file, shelves): (Arc<JournalFile>, [Shelf; 3]),
     (dimension, options): (usize, MemoryOptions),
 ) -> Result<Core, MemoryError> {
+    let server = match &options.server {
+        // A reader sees the store as it was, and leaves a server as it is.
+        Some(server) if dir == index_home => {
+            let origin = file.salt();
+            Some(Arc::new(ServerState::new(
+                server,
+                origin,
+                (dimension, &options),
+            )?))
+        }
+        _ => None,
+    };
     let core = Core {
+        server,
         dir: dir.to_owned(),
         index_home: index_home.to_owned(),
         options,

@@ -1,31 +1,28 @@
 //! Searching: the tail exactly, every shard by its index, the best of all, and their
 //! scores computed again from what the journal holds.
 
-use std::{cmp::Ordering, collections::HashMap, sync::Arc};
+use std::{
+    cmp::Ordering,
+    sync::{Arc, atomic},
+};
 
 use uuid::Uuid;
 
 use super::{Core, Store};
 use crate::{
     MemoryError,
+    candidates::{Candidates, Lists, MAX_CANDIDATES, Wanted, fused, nearest},
     counters::Counters,
     directory::index_dir,
     index::Shard,
-    journal::{CollectionId, Entry, JournalFile},
-    query::{Fields, Filter, RECIPROCAL_RANK_K, Ranking},
+    journal::{CollectionId, Entry, JournalFile, Location},
+    query::{Fields, Filter, Ranking},
     record::Record,
+    server::ServerState,
     state::{Home, Shelf, State},
     tail::{Scored, Searchable},
-    words::{self, Words},
+    words::Words,
 };
-
-/// How near two scores of one record can come out that were computed in different
-/// orders.
-const ROUNDING: f32 = 2e-6;
-
-/// The most candidates of one list. Beyond it, which of many equal records comes
-/// first is decided by the order of their hashed ids.
-const MAX_CANDIDATES: usize = 1024;
 
 /// The most hits asked of a shard for the sake of those that still lie there.
 const MAX_SHARD_HITS: usize = 16_384;
@@ -57,8 +54,15 @@ pub(crate) struct Found {
 /// What was read back from the journal.
 type ReadBack = Result<Vec<Found>, MemoryError>;
 
+/// Which records an index chose, and the journal they lie in.
+struct Picked {
+    /// With the fused score, if lists were fused.
+    points: Vec<(Location, Option<f64>)>,
+    file: Arc<JournalFile>,
+}
+
 /// A shard that failed while it was searched.
-struct BrokenShard {
+pub(crate) struct BrokenShard {
     number: u64,
     error: MemoryError,
 }
@@ -102,33 +106,84 @@ impl Store {
         }
     }
 
-    /// The best records by the index, how many they are, and those of them that
+    /// The best records by an index, how many they are, and those of them that
     /// pass the filter exactly, in their final order.
     fn pick(&self, question: &Question) -> Result<(usize, ReadBack), BrokenShard> {
-        let (picked, file) = {
+        if let Some(server) = &self.core.server
+            && let Some(picked) = self.pick_by_server(server, question)
+        {
+            return Ok(read_back(picked, question));
+        }
+        let picked = {
             let state = self.core.read();
             let shelf = state.shelf(question.collection);
             let picked = match question.ranking {
                 Ranking::Cosine => nearest(shelf, question)?,
-                Ranking::Hybrid => fused(shelf, question, self.core.options.min_fused_candidates)?,
+                Ranking::Hybrid => {
+                    let weighed = shelf.frequency.weigh(&question.words);
+                    let min = self.core.options.min_fused_candidates;
+                    fused(shelf, question, &weighed, min)?
+                }
             };
-            let located: Vec<_> = picked
+            let points = picked
                 .into_iter()
                 .filter_map(|(point, fused)| Some((shelf.get(point)?.at, fused)))
                 .collect();
-            (located, Arc::clone(&state.file))
+            Picked {
+                points,
+                file: Arc::clone(&state.file),
+            }
         };
-        let n_picked = picked.len();
-        let read = picked
-            .into_iter()
-            .map(|(at, fused)| found(&file, at, fused, question))
-            .filter_map(Result::transpose)
-            .collect::<Result<Vec<_>, _>>();
-        let found = read.map(|mut found| {
-            found.sort_by(order);
-            found
+        Ok(read_back(picked, question))
+    }
+
+    /// The best records by the server's index; none if it lacks something or does
+    /// not answer: then the embedded index does.
+    fn pick_by_server(&self, server: &ServerState, question: &Question) -> Option<Picked> {
+        let counters = &self.core.counters;
+        let answered = server.index(question.collection).and_then(|index| {
+            let (weighed, n_records) = {
+                let state = self.core.read();
+                let shelf = state.shelf(question.collection);
+                (shelf.frequency.weigh(&question.words), shelf.len())
+            };
+            let picked = match question.ranking {
+                Ranking::Cosine => nearest(&index, question),
+                Ranking::Hybrid => {
+                    let min = self.core.options.min_fused_candidates;
+                    fused(&index, question, &weighed, min)
+                }
+            };
+            let picked = picked
+                .inspect_err(|error| server.failed(counters, error))
+                .ok()?;
+            // What passes no filter is there as often as records are.
+            let unfiltered = question.filter == Filter::default();
+            if unfiltered && picked.len() < question.limit.min(n_records) {
+                server.fell_short(counters);
+                return None;
+            }
+            self.locate(question.collection, picked)
         });
-        Ok((n_picked, found))
+        Counters::count(match answered {
+            Some(_) => &counters.server_searches,
+            None => &counters.server_fallbacks,
+        });
+        answered
+    }
+
+    /// Where the records lie; none if one of them is not there any more.
+    fn locate(&self, collection: CollectionId, picked: Vec<(Uuid, Option<f64>)>) -> Option<Picked> {
+        let state = self.core.read();
+        let shelf = state.shelf(collection);
+        let points = picked
+            .into_iter()
+            .map(|(point, fused)| Some((shelf.get(point)?.at, fused)))
+            .collect::<Option<_>>()?;
+        Some(Picked {
+            points,
+            file: Arc::clone(&state.file),
+        })
     }
 
     /// Takes a broken shard out; its records are searched one by one until the
@@ -153,6 +208,21 @@ impl Store {
     }
 }
 
+fn read_back(picked: Picked, question: &Question) -> (usize, ReadBack) {
+    let n_picked = picked.points.len();
+    let read = picked
+        .points
+        .into_iter()
+        .map(|(at, fused)| found(&picked.file, at, fused, question))
+        .filter_map(Result::transpose)
+        .collect::<Result<Vec<_>, _>>();
+    let found = read.map(|mut found| {
+        found.sort_by(order);
+        found
+    });
+    (n_picked, found)
+}
+
 /// Opens the shards that lie in the store; returns those that cannot be used.
 pub(super) fn attach_shards(core: &Core, state: &mut State) -> Vec<(CollectionId, Vec<u64>)> {
     let mut all_broken = Vec::new();
@@ -161,7 +231,7 @@ pub(super) fn attach_shards(core: &Core, state: &mut State) -> Vec<(CollectionId
         let parent = index_dir(&core.index_home, collection.name());
         for number in crate::index::stored_shards(&parent) {
             core.next_shard
-                .fetch_max(number + 1, std::sync::atomic::Ordering::Relaxed);
+                .fetch_max(number + 1, atomic::Ordering::Relaxed);
             match Shard::open(collection, &parent, number, core.shard_options()) {
                 Ok((shard, members)) => {
                     state.shelf_mut(collection).install(shard, &members, &[]);
@@ -185,7 +255,7 @@ pub(super) fn fill_tails(state: &mut State) -> Result<(), MemoryError> {
     for shelf in &mut state.shelves {
         let slots: Vec<_> = shelf.iter().map(|(point, slot)| (point, *slot)).collect();
         for (point, slot) in slots {
-            let searchable = searchable(&file, slot.at, point)?;
+            let searchable = Searchable::read(&file, slot.at, point)?;
             shelf.frequency.add(&searchable.words);
             if slot.home == Home::Tail {
                 shelf.tail.put(searchable);
@@ -205,117 +275,47 @@ fn evict_from(
     let shelf = state.shelf_mut(collection);
     let (shard, members) = shelf.evict(number);
     for member in members {
-        shelf.tail.put(searchable(&file, member.at, member.point)?);
+        shelf
+            .tail
+            .put(Searchable::read(&file, member.at, member.point)?);
     }
     Ok(shard)
 }
 
-fn searchable(
-    file: &JournalFile,
-    at: crate::journal::Location,
-    point: Uuid,
-) -> Result<Searchable, MemoryError> {
-    match file.read(at)?.1 {
-        Entry::Put { record, vector } => Ok(Searchable {
-            point,
-            vector,
-            words: words::document(&record.text),
-            fields: Fields::of(&record),
-        }),
-        Entry::Remove { .. } => Err(file.damaged(at.offset, "a removal in place of a record")),
+impl Candidates for Shelf {
+    type Failure = BrokenShard;
+
+    fn lists(&self, wanted: &Wanted<'_>) -> Result<Lists, BrokenShard> {
+        let sparse = match wanted.words {
+            Some(words) => sparse(self, wanted, words)?,
+            None => Vec::new(),
+        };
+        Ok(Lists {
+            dense: dense(self, wanted)?,
+            sparse,
+        })
     }
 }
 
-/// The records nearest to the question's vector, with all that equal the last.
-fn nearest(shelf: &Shelf, question: &Question) -> Result<Vec<(Uuid, Option<f64>)>, BrokenShard> {
-    // The cut must not lie among equal scores, so look one further than asked, and
-    // twice as far for as long as it does.
-    let mut fetch = question.limit.saturating_add(1);
-    loop {
-        let best = dense(shelf, question, fetch)?;
-        let cut = best
-            .get(question.limit.saturating_sub(1))
-            .map(|at| at.score);
-        let ties = |scored: &Scored| cut.is_none_or(|cut| scored.score >= cut - ROUNDING);
-        let whole = best.len() < fetch || best.last().is_none_or(|last| !ties(last));
-        if whole || fetch >= MAX_CANDIDATES {
-            return Ok(best
-                .into_iter()
-                .filter(ties)
-                .map(|scored| (scored.point, None))
-                .collect());
-        }
-        fetch = fetch.saturating_mul(2);
-    }
-}
-
-/// The best records by reciprocal rank fusion, with all that equal the last.
-fn fused(
-    shelf: &Shelf,
-    question: &Question,
-    min_candidates: usize,
-) -> Result<Vec<(Uuid, Option<f64>)>, BrokenShard> {
-    let fetch = question.limit.saturating_mul(2).max(min_candidates);
-    let weighed = shelf.frequency.weigh(&question.words);
-    let lists = [
-        dense(shelf, question, fetch)?,
-        sparse(shelf, question, &weighed, fetch)?,
-    ];
-    let mut best = fuse(&lists);
-    if let Some(cut) = best.get(question.limit.saturating_sub(1)).map(|at| at.1) {
-        best.retain(|(_, score)| *score >= cut);
-    }
-    Ok(best
-        .into_iter()
-        .map(|(point, score)| (point, Some(score)))
-        .collect())
-}
-
-/// Reciprocal rank fusion of lists that are ordered best first: highest sum first,
-/// then by id.
-pub(crate) fn fuse(lists: &[Vec<Scored>]) -> Vec<(Uuid, f64)> {
-    let mut sums: HashMap<Uuid, f64> = HashMap::new();
-    for list in lists {
-        let mut rank = 0.0;
-        for scored in list {
-            rank += 1.0;
-            *sums.entry(scored.point).or_insert(0.0) += 1.0 / (RECIPROCAL_RANK_K + rank);
-        }
-    }
-    let mut fused: Vec<_> = sums.into_iter().collect();
-    fused.sort_unstable_by(|left, right| {
-        right
-            .1
-            .total_cmp(&left.1)
-            .then_with(|| left.0.cmp(&right.0))
-    });
-    fused
-}
-
-fn dense(shelf: &Shelf, question: &Question, fetch: usize) -> Result<Vec<Scored>, BrokenShard> {
-    let (vector, filter) = (&question.vector, &question.filter);
-    let mut all = shelf.tail.dense(vector, filter, fetch);
-    each_shard(shelf, fetch, &mut all, |shard, limit| {
+fn dense(shelf: &Shelf, wanted: &Wanted<'_>) -> Result<Vec<Scored>, BrokenShard> {
+    let (vector, filter) = (wanted.vector, wanted.filter);
+    let mut all = shelf.tail.dense(vector, filter, wanted.fetch);
+    each_shard(shelf, wanted.fetch, &mut all, |shard, limit| {
         shard.dense(vector, filter, limit)
     })?;
-    Ok(Scored::best(all, fetch))
+    Ok(Scored::best(all, wanted.fetch))
 }
 
-fn sparse(
-    shelf: &Shelf,
-    question: &Question,
-    weighed: &Words,
-    fetch: usize,
-) -> Result<Vec<Scored>, BrokenShard> {
+fn sparse(shelf: &Shelf, wanted: &Wanted<'_>, weighed: &Words) -> Result<Vec<Scored>, BrokenShard> {
     if weighed.is_empty() {
         return Ok(Vec::new());
     }
-    let filter = &question.filter;
-    let mut all = shelf.tail.sparse(weighed, filter, fetch);
-    each_shard(shelf, fetch, &mut all, |shard, limit| {
+    let filter = wanted.filter;
+    let mut all = shelf.tail.sparse(weighed, filter, wanted.fetch);
+    each_shard(shelf, wanted.fetch, &mut all, |shard, limit| {
         shard.sparse(weighed, filter, limit)
     })?;
-    Ok(Scored::best(all, fetch))
+    Ok(Scored::best(all, wanted.fetch))
 }
 
 /// Adds the best `fetch` of every shard that still lie there.
@@ -355,7 +355,7 @@ fn each_shard(
 /// Reads a record, computes its score, and applies the filter exactly.
 fn found(
     file: &JournalFile,
-    at: crate::journal::Location,
+    at: Location,
     fused_score: Option<f64>,
     question: &Question,
 ) -> Result<Option<Found>, MemoryError> {
@@ -388,33 +388,4 @@ fn order(left: &Found, right: &Found) -> Ordering {
         .then_with(|| right.score.total_cmp(&left.score))
         .then_with(|| left.record.id.cmp(&right.record.id))
         .then_with(|| left.record.tenant.cmp(&right.record.tenant))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fusion_is_that_of_the_definition() {
-        let list = |ids: &[u128]| -> Vec<Scored> {
-            ids.iter()
-                .map(|id| Scored {
-                    point: Uuid::from_u128(*id),
-                    score: 0.0,
-                })
-                .collect()
-        };
-        let fused = fuse(&[list(&[1, 2, 3]), list(&[3, 1])]);
-        let expected = [
-            (1, 1.0 / 61.0 + 1.0 / 62.0),
-            (3, 1.0 / 63.0 + 1.0 / 61.0),
-            (2, 1.0 / 62.0),
-        ];
-        assert_eq!(fused.len(), expected.len());
-        for ((point, score), (id, sum)) in fused.into_iter().zip(expected) {
-            assert_eq!(point.as_u128(), id);
-            assert!((score - sum).abs() < 1e-15);
-        }
-        assert!(fuse(&[Vec::new(), Vec::new()]).is_empty());
-    }
 }

@@ -331,9 +331,14 @@ impl Worker {
             }
         }
         for (collection, points) in CollectionId::ALL.into_iter().zip(points) {
-            if !points.is_empty() {
-                state.shelf_mut(collection).digest_again(points);
+            if points.is_empty() {
+                continue;
             }
+            // While readers wait, so that none asks the server for what it lacks.
+            if let Some(server) = &self.core.server {
+                server.changed(collection, &points);
+            }
+            state.shelf_mut(collection).digest_again(points);
         }
     }
 

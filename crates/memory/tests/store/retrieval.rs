@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::support::{HashingEmbed, document, key, precedent};
 use inwarden_memory::{Embed, EmbedError, Memory, MemoryError, MemoryOptions, PrecedentQuery};
-use inwarden_types::{Label, SourceKind, WallTime};
+use inwarden_types::Label;
 
 fn memory() -> Memory {
     Memory::ephemeral(HashingEmbed::new()).unwrap()
@@ -18,151 +18,6 @@ fn ids(memory: &Memory, text: &str, query: &PrecedentQuery) -> Vec<String> {
         .into_iter()
         .map(|hit| hit.precedent.id)
         .collect()
-}
-
-#[test]
-fn a_hit_is_what_was_stored_with_its_provenance() {
-    let memory = memory();
-    let stored = precedent("p1", "bash -i tcp 192.0.2.1", Label::Malicious);
-    memory
-        .upsert_precedents(std::slice::from_ref(&stored))
-        .unwrap();
-    let hits = memory
-        .precedents("bash -i tcp 192.0.2.1", &PrecedentQuery::nearest(5))
-        .unwrap();
-    assert_eq!(hits.len(), 1);
-    assert_eq!(hits[0].precedent, stored);
-    assert!((hits[0].score - 1.0).abs() < 1e-6, "{}", hits[0].score);
-    let provenance = &hits[0].provenance;
-    assert_eq!(provenance.kind, SourceKind::Precedent);
-    assert_eq!(provenance.source_id, "p1");
-    assert_eq!(provenance.version, "seed-1");
-    assert_eq!(
-        provenance.observed,
-        Some(WallTime(1_700_000_000_123_456_789))
-    );
-    assert_eq!(provenance.score, Some(hits[0].score));
-}
-
-#[test]
-fn scores_are_exact_cosines_from_high_to_low() {
-    let memory = memory();
-    let embed = HashingEmbed::new();
-    let words = ["a", "b", "c", "d", "e", "f", "g", "h"];
-    let subset = |mask: usize| {
-        let chosen = words
-            .iter()
-            .enumerate()
-            .filter(|(bit, _)| mask >> bit & 1 == 1);
-        chosen.map(|(_, word)| *word).collect::<Vec<_>>().join(" ")
-    };
-    let texts = (1..=200).map(subset).collect::<Vec<_>>();
-    let stored = texts
-        .iter()
-        .enumerate()
-        .map(|(n, text)| precedent(&format!("p{n:03}"), text, Label::Benign))
-        .collect::<Vec<_>>();
-    memory.upsert_precedents(&stored).unwrap();
-
-    let question = "a b c d";
-    let query_vector = embed.embed(&[question]).unwrap().remove(0);
-    let cosine = |text: &str| {
-        let vector = embed.embed(&[text]).unwrap().remove(0);
-        let dot = |l: &[f32], r: &[f32]| {
-            l.iter()
-                .zip(r)
-                .map(|(l, r)| f64::from(*l) * f64::from(*r))
-                .sum::<f64>()
-        };
-        dot(&vector, &query_vector)
-            / (dot(&vector, &vector) * dot(&query_vector, &query_vector)).sqrt()
-    };
-    let hits = memory
-        .precedents(question, &PrecedentQuery::nearest(200))
-        .unwrap();
-    assert_eq!(hits.len(), 200);
-    for hit in &hits {
-        assert!((-1.0..=1.0).contains(&hit.score));
-        assert!(
-            (hit.score - cosine(&hit.precedent.text)).abs() < 1e-6,
-            "{hit:?}"
-        );
-    }
-    let keys = hits
-        .iter()
-        .map(|hit| (-hit.score, &hit.precedent.id))
-        .collect::<Vec<_>>();
-    assert!(
-        keys.is_sorted_by(|l, r| l <= r),
-        "not ordered by score, then id"
-    );
-}
-
-#[test]
-fn ties_at_the_cut_are_decided_by_id_in_any_order_of_writing() {
-    let mut stored = (0..50)
-        .map(|n| precedent(&format!("p{n:02}"), "cat notes", Label::Benign))
-        .collect::<Vec<_>>();
-    for round in 0..2 {
-        let memory = memory();
-        for chunk in stored.chunks(7) {
-            memory.upsert_precedents(chunk).unwrap();
-        }
-        let found = ids(&memory, "cat notes", &PrecedentQuery::nearest(3));
-        assert_eq!(found, ["p00", "p01", "p02"], "round {round}");
-        stored.reverse();
-    }
-}
-
-#[test]
-fn filters_by_label_and_tenant_hold_together() {
-    let memory = memory();
-    let mut stored = Vec::new();
-    for (id, label, tenant) in [
-        ("p1", Label::Benign, "a"),
-        ("p2", Label::Malicious, "a"),
-        ("p3", Label::Benign, "b"),
-        ("p4", Label::Malicious, "b"),
-        ("p5", Label::Malicious, "c"),
-    ] {
-        let mut precedent = precedent(id, "curl 192.0.2.1", label);
-        precedent.tenant = tenant.to_owned();
-        stored.push(precedent);
-    }
-    memory.upsert_precedents(&stored).unwrap();
-    let find = |labels: Option<&[Label]>, tenants: Option<&[&str]>| {
-        let query = PrecedentQuery {
-            labels: labels.map(<[_]>::to_vec),
-            tenants: tenants.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
-            ..PrecedentQuery::nearest(10)
-        };
-        ids(&memory, "curl 192.0.2.1", &query)
-    };
-    assert_eq!(find(None, None), ["p1", "p2", "p3", "p4", "p5"]);
-    assert_eq!(find(Some(&[Label::Malicious]), None), ["p2", "p4", "p5"]);
-    assert_eq!(find(None, Some(&["b", "c"])), ["p3", "p4", "p5"]);
-    assert_eq!(
-        find(Some(&[Label::Malicious]), Some(&["a", "b"])),
-        ["p2", "p4"]
-    );
-    assert_eq!(find(None, Some(&["A"])), Vec::<String>::new());
-}
-
-#[test]
-fn one_id_in_two_tenants_is_two_precedents() {
-    let memory = memory();
-    let ours = precedent("p1", "make test", Label::Benign);
-    let mut theirs = ours.clone();
-    theirs.tenant = "other".to_owned();
-    theirs.label = Label::Malicious;
-    memory.upsert_precedents(&[ours, theirs]).unwrap();
-    assert_eq!(memory.precedents_len(), 2);
-    assert_eq!(memory.remove_precedents(&[key("p1")]).unwrap(), 1);
-    let left = memory
-        .precedents("make test", &PrecedentQuery::nearest(5))
-        .unwrap();
-    assert_eq!(left.len(), 1);
-    assert_eq!(left[0].precedent.tenant, "other");
 }
 
 #[test]
@@ -222,40 +77,6 @@ fn the_hash_tells_precedents_from_knowledge_and_ignores_the_order_of_writing() {
     assert_eq!(left.content_hash(), right.content_hash());
     left.upsert_knowledge(&[document("a", "ls")]).unwrap();
     assert_ne!(left.content_hash(), right.content_hash());
-}
-
-#[test]
-fn the_last_of_two_with_one_key_in_a_batch_counts() {
-    let memory = memory();
-    let twice = [
-        precedent("p1", "first text", Label::Benign),
-        precedent("p1", "second text", Label::Malicious),
-    ];
-    memory.upsert_precedents(&twice).unwrap();
-    let hits = memory
-        .precedents("second text", &PrecedentQuery::nearest(5))
-        .unwrap();
-    assert_eq!(hits.len(), 1);
-    assert_eq!(hits[0].precedent.label, Label::Malicious);
-}
-
-#[test]
-fn knowledge_is_found_apart_from_precedents() {
-    let memory = memory();
-    memory
-        .upsert_precedents(&[precedent("p1", "dump shadow", Label::Malicious)])
-        .unwrap();
-    let note = document("t1003", "dump credentials from shadow");
-    memory
-        .upsert_knowledge(std::slice::from_ref(&note))
-        .unwrap();
-    let hits = memory.knowledge("dump shadow", 5).unwrap();
-    assert_eq!(hits.len(), 1);
-    assert_eq!(hits[0].document, note);
-    assert_eq!(hits[0].provenance.kind, SourceKind::Knowledge);
-    assert_eq!(memory.remove_knowledge(&[key("t1003")]).unwrap(), 1);
-    assert_eq!(memory.knowledge_len(), 0);
-    assert!(memory.knowledge("dump shadow", 5).unwrap().is_empty());
 }
 
 #[test]

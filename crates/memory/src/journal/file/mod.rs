@@ -76,6 +76,12 @@ impl JournalFile {
         Entry::decode(entry).map_err(|part| self.damaged(at.offset, part.0))
     }
 
+    /// A random number that names the store: the same however often the journal is
+    /// compacted.
+    pub(crate) fn salt(&self) -> u64 {
+        self.salt
+    }
+
     /// The length of the file in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.file.metadata().map_or(0, |metadata| metadata.len())
