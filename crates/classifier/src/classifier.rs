@@ -336,6 +336,13 @@ impl Classifier {
             && memory.is_none_or(|memory| memory.embedder_identity() == calibration.embedder)
     }
 
+    /// Names the behaviour of `case` as the cache of verdicts does: cases of one name
+    /// get one verdict.
+    #[must_use]
+    pub fn behaviour_of(&self, case: &Case) -> [u8; 32] {
+        self.key(case, &render_case(case))
+    }
+
     /// What happened so far.
     #[must_use]
     pub fn counters(&self) -> Counters {

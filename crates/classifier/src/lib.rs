@@ -26,6 +26,7 @@ mod error;
 mod fusion;
 mod head;
 mod judge;
+mod learn;
 mod precedents;
 mod quote;
 mod reading;
@@ -49,6 +50,11 @@ pub use head::{
 pub use judge::{
     CallText, FoundPrefix, HeadUse, Judge, JudgeAnswer, JudgeError, JudgeSetupError, PastCall,
     Prompt, Question, QwenJudge, SavedPrefixReport, Shot, render_call, render_text,
+};
+pub use learn::{
+    Extraction, FamilyCount, LearnTask, LearnedError, LearnedOrigin, LearnedParts, LearnedSet,
+    LearnedWeights, ReportCard, SetCard, distinct_rows, extract_states, kept_states, learn,
+    ordinary_exec, recorded_family, shipped_corpus,
 };
 pub use quote::quote_untrusted;
 pub use render::{render_behaviour, render_case};

@@ -5,7 +5,7 @@
 //! found is one signal, the log-odds of a small linear model over it
 //! ([`FeatureModel`]). There is a set of weights for when the judge answered with
 //! a head, for when it answered with labels alone, and for when it did not answer.
-//! The weights are data (`data/weights.toml`), made by `examples/fit_calibration.rs`.
+//! The weights are data (`data/weights.toml`), made by `learn`.
 
 mod features;
 mod fit;
@@ -28,7 +28,7 @@ const MAX_JUDGE: f64 = 8.0;
 const MAX_VOTE: f64 = 4.0;
 /// The log-odds of the feature model count at most this much, in nats.
 const MAX_FEATURES: f64 = 8.0;
-const FORMAT: u32 = 3;
+pub(crate) const FORMAT: u32 = 3;
 
 /// What the stages found out about a case, before they are weighed.
 #[derive(Clone, Debug, PartialEq)]

@@ -33,6 +33,8 @@ pub struct LearnRow {
     pub malicious: bool,
     /// Rows of one group are never both fitted and scored.
     pub group: String,
+    /// The behaviour, or where an ordinary text comes from; for reports.
+    pub family: String,
     /// What is asked about it.
     pub question: Question,
     /// The text that the judge reads.
@@ -129,6 +131,7 @@ fn read_row(line: &str, family_of_pair: &mut BTreeMap<String, String>) -> Result
         "benign" => false,
         other => return Err(format!("no label {other}")),
     };
+    let family = row.family.clone();
     let is_alone = row.pair.is_none() && row.domain.is_none();
     let group = match (row.domain, row.pair) {
         (Some(domain), _) => domain,
@@ -187,6 +190,7 @@ fn read_row(line: &str, family_of_pair: &mut BTreeMap<String, String>) -> Result
         group: if has_own_group { row.id.clone() } else { group },
         id: row.id,
         malicious,
+        family,
         question,
         text,
         source,

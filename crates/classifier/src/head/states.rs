@@ -226,6 +226,12 @@ impl StateStore {
         Ok(n_missing)
     }
 
+    /// Whether the states of `text` are kept.
+    #[must_use]
+    pub fn contains(&self, text: &str) -> bool {
+        self.offsets.contains_key(&key_of(text))
+    }
+
     /// What is kept of `text`.
     ///
     /// # Errors

@@ -140,6 +140,12 @@ impl QwenJudge {
             Ok(None) => return (self, HeadUse::Absent),
             Err(error) => return (self, HeadUse::Refused(error)),
         };
+        self.with_fitting_head(head)
+    }
+
+    /// This judge with `head` if it fits; and what became of it.
+    #[must_use]
+    pub fn with_fitting_head(self, head: Head) -> (Self, HeadUse) {
         match head.check(self.scheduler.model(), &self.model_id, &self.prompt) {
             Ok(()) => (self.having(head), HeadUse::Used),
             Err(error) => (self, HeadUse::Refused(error)),
