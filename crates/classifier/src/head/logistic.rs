@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 /// Pairs of steps that approximate the curvature.
 const MEMORY: usize = 12;
-const MAX_STEPS: usize = 120;
+pub(crate) const MAX_STEPS: usize = 120;
 /// The gradient's largest component at which it is done.
 const TOLERANCE: f64 = 1e-5;
 
@@ -100,28 +100,53 @@ impl Scaling {
     }
 }
 
-/// Fits one model for each of `penalties`, from the largest down, each starting
-/// where the one before it ended.
-pub(crate) fn fit_path(samples: &Samples<'_>, penalties: &[f64]) -> Vec<Linear> {
-    let scaling = Scaling::of(&samples.rows);
-    let loss = Loss {
-        columns: scaling.apply(&samples.rows),
-        width: scaling.mean.len(),
-        samples,
-        total: samples.weights.iter().sum::<f64>().max(f64::MIN_POSITIVE),
-    };
-    let mut at = vec![0.0; scaling.mean.len() + 1];
-    let fitted = penalties.iter().map(|&l2| {
-        let start = std::mem::take(&mut at);
-        at = minimise(start, &mut |at, slope| loss.at(at, l2, slope));
-        scaling.undo(&at)
-    });
-    fitted.collect()
+/// Rows with mean 0 and deviation 1 in each column, to be fitted more than once.
+pub(crate) struct Standardised {
+    scaling: Scaling,
+    /// `(n_rows, width)`.
+    columns: Vec<f32>,
+}
+
+impl Standardised {
+    pub(crate) fn of(rows: &[&[f32]]) -> Self {
+        let scaling = Scaling::of(rows);
+        Self {
+            columns: scaling.apply(rows),
+            scaling,
+        }
+    }
+
+    /// Where a first fit begins: the intercept and a weight for each column, all 0.
+    pub(crate) fn origin(&self) -> Vec<f64> {
+        vec![0.0; self.scaling.mean.len() + 1]
+    }
+
+    /// Fits labels and weights of `samples`, whose rows these are, from `at` on.
+    pub(crate) fn fit(
+        &self,
+        samples: &Samples<'_>,
+        at: Vec<f64>,
+        l2: f64,
+        max_steps: usize,
+    ) -> Vec<f64> {
+        let loss = Loss {
+            columns: &self.columns,
+            width: self.scaling.mean.len(),
+            samples,
+            total: samples.weights.iter().sum::<f64>().max(f64::MIN_POSITIVE),
+        };
+        minimise_in(max_steps, at, &mut |at, slope| loss.at(at, l2, slope))
+    }
+
+    /// What was fitted, over the columns as they were.
+    pub(crate) fn undo(&self, fitted: &[f64]) -> Linear {
+        self.scaling.undo(fitted)
+    }
 }
 
 struct Loss<'a> {
     /// `(n_rows, width)`, standardised.
-    columns: Vec<f32>,
+    columns: &'a [f32],
     width: usize,
     samples: &'a Samples<'a>,
     total: f64,
@@ -140,6 +165,9 @@ impl Loss<'_> {
         let labels = self.samples.malicious.iter().zip(&self.samples.weights);
         for (row, (&malicious, weight)) in self.columns.chunks_exact(self.width.max(1)).zip(labels)
         {
+            if *weight == 0.0 {
+                continue;
+            }
             let log_odds = at[0] + dot(row, &weights);
             let margin = if malicious { log_odds } else { -log_odds };
             let weight = weight / self.total;
@@ -175,13 +203,21 @@ pub(crate) fn softplus(x: f64) -> f64 {
 
 /// Where `loss` is least, from `at` on; `loss` gives its value and writes its slope.
 pub(crate) fn minimise(
+    at: Vec<f64>,
+    loss: &mut dyn FnMut(&[f64], &mut Vec<f64>) -> f64,
+) -> Vec<f64> {
+    minimise_in(MAX_STEPS, at, loss)
+}
+
+fn minimise_in(
+    max_steps: usize,
     mut at: Vec<f64>,
     loss: &mut dyn FnMut(&[f64], &mut Vec<f64>) -> f64,
 ) -> Vec<f64> {
     let mut slope = Vec::new();
     let mut value = loss(&at, &mut slope);
     let mut pairs: VecDeque<(Vec<f64>, Vec<f64>)> = VecDeque::with_capacity(MEMORY);
-    for _ in 0..MAX_STEPS {
+    for _ in 0..max_steps {
         if slope.iter().all(|part| part.abs() < TOLERANCE) {
             break;
         }
@@ -259,6 +295,17 @@ fn add(to: &mut [f64], scale: f64, what: &[f64]) {
 mod tests {
     use super::*;
 
+    /// One model for each of `penalties`, each from where the one before it ended.
+    fn fit_path(samples: &Samples<'_>, penalties: &[f64]) -> Vec<Linear> {
+        let standardised = Standardised::of(&samples.rows);
+        let mut at = standardised.origin();
+        let fitted = penalties.iter().map(|&l2| {
+            at = standardised.fit(samples, std::mem::take(&mut at), l2, MAX_STEPS);
+            standardised.undo(&at)
+        });
+        fitted.collect()
+    }
+
     /// Reproducible numbers in `-1..1`.
     fn noise(seed: u64) -> f32 {
         let mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31);
@@ -334,7 +381,7 @@ mod tests {
         let once = fit_path(&weighed, &[0.1]).remove(0);
         let weighed_loss = {
             let loss = Loss {
-                columns: scaling.apply(&weighed.rows),
+                columns: &scaling.apply(&weighed.rows),
                 width: 5,
                 samples: &weighed,
                 total: 61.0,
@@ -351,7 +398,7 @@ mod tests {
         malicious.push(malicious[7]);
         let twice = samples(&rows, &malicious);
         let loss = Loss {
-            columns,
+            columns: &columns,
             width: 5,
             samples: &twice,
             total: 61.0,

@@ -8,7 +8,7 @@
 use std::{
     collections::HashMap,
     fs::{File, OpenOptions},
-    io::{BufReader, Read as _, Seek as _, SeekFrom, Write as _},
+    io::{BufReader, Read, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -24,10 +24,16 @@ use crate::{
     rendering_hash,
 };
 
+/// Of the file.
+const FORMAT: u32 = 2;
 /// Texts that are computed before the time is looked at.
 const CHUNK: usize = 16;
 const KEY_BYTES: usize = 16;
 const CHECKSUM_BYTES: usize = 8;
+/// Before the numbers: how many there are.
+const COUNT_BYTES: usize = 4;
+/// More numbers than a record can have: the windows of an event at every layer.
+const MAX_NUMBERS: usize = 1 << 26;
 /// Numbers before the states: the labels' log-odds.
 const N_SCORES: usize = 1;
 
@@ -42,10 +48,16 @@ pub enum Position {
     EventEnd,
     /// The mean over the event's tokens.
     EventMean,
+    /// The mean over the tokens of the event's last line: of a tool call, the call.
+    LastLine,
+    /// The means over 16 tokens of the event each, which overlap by 8. It is the
+    /// last of a text's positions, since a text has one or many.
+    Windows,
 }
 
 impl Position {
-    /// The name in files: `answer`, `question`, `event_end`, `event_mean`.
+    /// The name in files: `answer`, `question`, `event_end`, `event_mean`,
+    /// `last_line`, `windows`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -53,6 +65,8 @@ impl Position {
             Self::Question => "question",
             Self::EventEnd => "event_end",
             Self::EventMean => "event_mean",
+            Self::LastLine => "last_line",
+            Self::Windows => "windows",
         }
     }
 
@@ -64,18 +78,23 @@ impl Position {
             Self::Question,
             Self::EventEnd,
             Self::EventMean,
+            Self::LastLine,
+            Self::Windows,
         ];
         all.into_iter().find(|position| position.name() == name)
     }
 
-    pub(crate) fn tokens(self, framed: &Framed) -> std::ops::Range<usize> {
+    fn tokens(self, framed: &Framed) -> Vec<std::ops::Range<usize>> {
         let single = |end: usize| end - 1..end;
-        match self {
+        let range = match self {
             Self::Answer => single(framed.tokens.len()),
             Self::Question => single(framed.question_end),
             Self::EventEnd => single(framed.event.end),
             Self::EventMean => framed.event.clone(),
-        }
+            Self::LastLine => framed.last_line.clone(),
+            Self::Windows => return framed.windows(),
+        };
+        vec![range]
     }
 }
 
@@ -91,18 +110,34 @@ pub struct StateChoice {
 
 impl StateChoice {
     pub(crate) fn request(&self, framed: &Framed) -> HiddenRequest {
-        let ranges = self.positions.iter().map(|at| at.tokens(framed));
+        let ranges = self.positions.iter().flat_map(|at| at.tokens(framed));
         HiddenRequest {
             layers: self.layers.clone(),
             pooling: Pooling::Means(ranges.collect()),
         }
     }
 
+    /// How many states a head reads at once: [`Position::Windows`] counts as one.
     pub(crate) fn n_states(&self) -> usize {
         self.positions.len() * self.layers.len()
     }
 
-    /// Where the state of `position` and `layer` lies among those of a text.
+    /// Whether a text has these states once, or once for each of its windows.
+    pub(crate) fn is_of_windows(&self) -> bool {
+        self.positions == [Position::Windows]
+    }
+
+    /// Whether [`Position::Windows`], if it is one of them, is the last.
+    fn has_windows_last(&self) -> bool {
+        let at = self
+            .positions
+            .iter()
+            .position(|at| *at == Position::Windows);
+        at.is_none_or(|at| at + 1 == self.positions.len())
+    }
+
+    /// Where the state of `position` and `layer` lies among those of a text; of
+    /// windows, of the first.
     #[must_use]
     pub fn index(&self, position: Position, layer: usize) -> Option<usize> {
         let position = self.positions.iter().position(|&at| at == position)?;
@@ -116,7 +151,8 @@ impl StateChoice {
 pub struct TextStates {
     /// Log-odds of the labels in nats, without the prior taken off.
     pub label_log_odds: f64,
-    /// `(positions, layers, hidden_size)`, f32, row-major.
+    /// `(positions, layers, hidden_size)`, f32, row-major; each window of
+    /// [`Position::Windows`] is a position of its own.
     pub states: Vec<f32>,
 }
 
@@ -131,8 +167,8 @@ pub struct StateStore {
     choice: StateChoice,
     file: File,
     path: PathBuf,
-    /// Where each record's numbers begin.
-    offsets: HashMap<[u8; KEY_BYTES], u64>,
+    /// Where each record's numbers begin, and how many it has.
+    offsets: HashMap<[u8; KEY_BYTES], (u64, usize)>,
     /// Where the next record goes.
     end: u64,
 }
@@ -151,14 +187,20 @@ impl StateStore {
         choice: StateChoice,
         dir: &Path,
     ) -> Result<Self, ClassifierError> {
+        if !choice.has_windows_last() {
+            return Err(ClassifierError::LearnRows(
+                "windows are not the last states",
+            ));
+        }
         let frame = Frame::new(model.tokenizer(), prompt)?;
         let prefix = model.prefix(&frame.prefix)?;
         let (labels, normalization) = labels_of(model.tokenizer(), prompt)?;
         let labels = model.prepare_labels(&labels, normalization)?;
         let identity = format!(
-            "{model_id} prompt:{} {:?} {} {choice:?}",
+            "{FORMAT} {model_id} prompt:{} {:?} {:?} {} {choice:?}",
             prompt.content_hash(),
             model.weight_form(),
+            model.key_value_form(),
             model.instruction_set(),
         );
         let digest = Sha256::digest(&identity);
@@ -237,10 +279,10 @@ impl StateStore {
     /// # Errors
     /// [`ClassifierError::StateFile`] if it cannot be read any more.
     pub fn find(&mut self, text: &str) -> Result<Option<TextStates>, ClassifierError> {
-        let Some(&offset) = self.offsets.get(&key_of(text)) else {
+        let Some(&(offset, n_numbers)) = self.offsets.get(&key_of(text)) else {
             return Ok(None);
         };
-        let mut bytes = vec![0; self.n_numbers() * 4];
+        let mut bytes = vec![0; n_numbers * 4];
         let read = self.file.seek(SeekFrom::Start(offset));
         read.and_then(|_| self.file.read_exact(&mut bytes))
             .map_err(|source| unusable(&self.path, source))?;
@@ -286,10 +328,6 @@ impl StateStore {
         &self.path
     }
 
-    fn n_numbers(&self) -> usize {
-        N_SCORES + self.choice.n_states() * self.hidden_size()
-    }
-
     fn extract_chunk(
         &mut self,
         chunk: &[([u8; KEY_BYTES], Framed)],
@@ -313,8 +351,12 @@ impl StateStore {
         let mut starts = Vec::with_capacity(chunk.len());
         for ((key, _), scores) in chunk.iter().zip(scores) {
             let start = bytes.len();
+            let n_numbers = N_SCORES + scores.hidden.len();
+            #[expect(clippy::cast_possible_truncation, reason = "under MAX_NUMBERS")]
+            let count = (n_numbers as u32).to_le_bytes();
             bytes.extend_from_slice(key);
-            starts.push((*key, self.end + bytes.len() as u64));
+            bytes.extend_from_slice(&count);
+            starts.push((*key, (self.end + bytes.len() as u64, n_numbers)));
             let log_odds = match scores.log_probabilities.as_slice() {
                 [malicious, benign] => malicious - benign,
                 _ => f64::NAN,
@@ -337,25 +379,29 @@ impl StateStore {
         Ok(())
     }
 
+    /// Whether a text can have so many numbers.
+    fn is_of_choice(&self, n_numbers: usize) -> bool {
+        let of_position = self.choice.layers.len() * self.hidden_size();
+        let states = n_numbers - N_SCORES;
+        let least = self.choice.positions.len() * of_position;
+        let has_windows = self.choice.positions.contains(&Position::Windows);
+        states == least || (has_windows && states > least && states.is_multiple_of(of_position))
+    }
+
     /// Finds the records of the file and cuts off what is not whole.
     fn scan(&mut self) -> std::io::Result<()> {
         let mut reader = BufReader::with_capacity(1 << 20, &self.file);
-        let mut record = vec![0; KEY_BYTES + self.n_numbers() * 4 + CHECKSUM_BYTES];
         let (mut end, mut offsets) = (0, HashMap::new());
-        loop {
-            match reader.read_exact(&mut record) {
-                Ok(()) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => break,
-                Err(error) => return Err(error),
-            }
-            let (body, sum) = record.split_at(record.len() - CHECKSUM_BYTES);
-            if checksum(body) != sum {
-                break;
-            }
+        while let Some(body) = read_record(&mut reader)? {
             let mut key = [0; KEY_BYTES];
             key.copy_from_slice(&body[..KEY_BYTES]);
-            offsets.insert(key, end + KEY_BYTES as u64);
-            end += record.len() as u64;
+            let numbers = body.len() - KEY_BYTES - COUNT_BYTES;
+            if !self.is_of_choice(numbers / 4) {
+                break;
+            }
+            let start = end + (KEY_BYTES + COUNT_BYTES) as u64;
+            offsets.insert(key, (start, numbers / 4));
+            end += (body.len() + CHECKSUM_BYTES) as u64;
         }
         self.file.set_len(end)?;
         (self.end, self.offsets) = (end, offsets);
@@ -369,6 +415,31 @@ impl std::fmt::Debug for StateStore {
             .field("path", &self.path)
             .field("texts", &self.offsets.len())
             .finish_non_exhaustive()
+    }
+}
+
+/// The next whole record without its checksum, or `None` where there is none.
+fn read_record(reader: &mut impl Read) -> std::io::Result<Option<Vec<u8>>> {
+    let mut body = vec![0; KEY_BYTES + COUNT_BYTES];
+    let mut sum = [0; CHECKSUM_BYTES];
+    let mut read = || -> std::io::Result<bool> {
+        reader.read_exact(&mut body)?;
+        let mut count = [0; COUNT_BYTES];
+        count.copy_from_slice(&body[KEY_BYTES..]);
+        let n_numbers = u32::from_le_bytes(count) as usize;
+        if !(N_SCORES..MAX_NUMBERS).contains(&n_numbers) {
+            return Ok(false);
+        }
+        let begin = body.len();
+        body.resize(begin + n_numbers * 4, 0);
+        reader.read_exact(&mut body[begin..])?;
+        reader.read_exact(&mut sum)?;
+        Ok(checksum(&body) == sum)
+    };
+    match read() {
+        Ok(is_whole) => Ok(is_whole.then_some(body)),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -149,6 +149,9 @@ impl Head {
         if n_states == 0 || n_states > MAX_STATES {
             return Err(corrupt(format!("{n_states} states")));
         }
+        if choice.positions.contains(&Position::Windows) && !choice.is_of_windows() {
+            return Err(corrupt("windows beside another position".to_owned()));
+        }
         let bytes = STANDARD
             .decode(&file.weights)
             .map_err(|e| corrupt(e.to_string()))?;
@@ -221,14 +224,22 @@ impl Head {
         Ok(())
     }
 
-    /// The log-odds of malicious in nats, of the states of [`Head::choice`].
+    /// The log-odds of malicious in nats, of the states of [`Head::choice`]; of
+    /// windows, the highest of any.
     pub(crate) fn log_odds(&self, states: &[f32]) -> f64 {
-        if states.len() != self.weights.len() {
+        let width = self.weights.len();
+        let (parts, rest) = (states.chunks_exact(width), states.len() % width);
+        if rest != 0 || parts.len() == 0 || (parts.len() > 1 && !self.choice.is_of_windows()) {
             return f64::NAN;
         }
-        let products = self.weights.iter().zip(states);
-        let products = products.map(|(w, x)| f64::from(*w) * f64::from(*x));
-        self.intercept + products.sum::<f64>()
+        let of_part = |part: &[f32]| {
+            let products = self.weights.iter().zip(part);
+            let products = products.map(|(w, x)| f64::from(*w) * f64::from(*x));
+            self.intercept + products.sum::<f64>()
+        };
+        // `f64::max` would drop a state that is not a number.
+        let highest = |a: f64, b: f64| if a.is_nan() || a > b { a } else { b };
+        parts.map(of_part).fold(f64::NEG_INFINITY, highest)
     }
 
     /// What it was trained with.
@@ -318,6 +329,21 @@ mod tests {
         assert_eq!(read, head);
         assert_eq!(read.log_odds(&[1.0, 1.0, 4.0, 0.5]), 1.5);
         assert!(read.log_odds(&[1.0]).is_nan());
+        assert!(read.log_odds(&[1.0; 8]).is_nan(), "it has no windows");
+    }
+
+    #[test]
+    fn of_windows_the_highest_counts_and_what_is_no_number_shows() {
+        let choice = StateChoice {
+            positions: vec![Position::Windows],
+            layers: vec![3, 5],
+        };
+        let head = Head::new(head().origin, choice, 0.5, vec![1.0, -2.0]);
+        assert_eq!(Head::parse(&head.to_text()).as_ref(), Ok(&head));
+        assert_eq!(head.log_odds(&[0.0, 1.0, 3.0, 1.0, 1.0, 1.0]), 1.5);
+        assert!(head.log_odds(&[1.0, 1.0, f32::NAN, 1.0, 1.0, 1.0]).is_nan());
+        assert!(head.log_odds(&[1.0, 1.0, 1.0, f32::NAN]).is_nan());
+        assert!(head.log_odds(&[]).is_nan());
     }
 
     #[test]
@@ -341,6 +367,7 @@ mod tests {
         assert_eq!(Head::parse(&other), Err(HeadError::OtherFormat { got: 2 }));
         for (from, to) in [
             ("event_mean", "everywhere"),
+            ("event_mean", "windows"),
             ("-0.5", "1e999"),
             ("\"weights\": \"", "\"weights\": \"!"),
             ("\"layers\": [\n    3\n  ]", "\"layers\": []"),

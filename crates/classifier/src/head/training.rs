@@ -8,12 +8,22 @@ use std::{
 
 use super::{
     Head, LearnRow, StateChoice, StateStore,
-    logistic::{Linear, Samples, fit_path},
+    logistic::Linear,
+    windows::{WindowSamples, fit_windows, highest},
 };
 use crate::{ClassifierError, judge::Question};
 
-/// Penalties that are tried, from the largest down.
-pub(crate) const PENALTIES: [f64; 3] = [0.1, 0.03, 0.01];
+/// Penalties that are tried, from the largest down. Windows are many for each row
+/// and the fit chooses among them, so they need more.
+const PENALTIES: [f64; 3] = [0.1, 0.03, 0.01];
+const PENALTIES_OF_WINDOWS: [f64; 2] = [0.3, 0.1];
+
+fn penalties_for(choice: &StateChoice) -> &'static [f64] {
+    match choice.is_of_windows() {
+        true => &PENALTIES_OF_WINDOWS,
+        false => &PENALTIES,
+    }
+}
 
 /// A head that was chosen and fitted, and how it was chosen.
 #[derive(Clone, Debug)]
@@ -62,9 +72,9 @@ pub fn train_head(
     let mut best: Option<(TriedHead, Vec<f64>)> = None;
     for choice in choices {
         let columns = columns_of(rows, store, choice)?;
-        let samples = samples_of(&columns, &malicious);
-        let scores = cross_fitted(&samples, &folds, &PENALTIES);
-        for (penalty, scores) in PENALTIES.into_iter().zip(scores) {
+        let penalties = penalties_for(choice);
+        let scores = cross_fitted(&columns, &malicious, &folds, penalties);
+        for (&penalty, scores) in penalties.iter().zip(scores) {
             let found = TriedHead {
                 choice: choice.clone(),
                 penalty,
@@ -83,7 +93,7 @@ pub fn train_head(
         return Err(ClassifierError::LearnRows("there is no choice of states"));
     };
     let columns = columns_of(rows, store, &best.choice)?;
-    let fitted = fit(&samples_of(&columns, &malicious), best.penalty);
+    let fitted = fit(&columns, &malicious, &best);
     #[expect(clippy::cast_possible_truncation, reason = "a head's weights are f32")]
     let weights = fitted.weights.iter().map(|weight| *weight as f32).collect();
     let origin = store.origin(question, rows);
@@ -94,12 +104,12 @@ pub fn train_head(
     })
 }
 
-/// The states of `choice` of each row, one after the other.
+/// The states of `choice` of each row, of windows those of each window.
 fn columns_of(
     rows: &[LearnRow],
     store: &mut StateStore,
     choice: &StateChoice,
-) -> Result<Vec<Vec<f32>>, ClassifierError> {
+) -> Result<Vec<Vec<Vec<f32>>>, ClassifierError> {
     let width = store.hidden_size();
     let kept = store.choice().clone();
     let mut places = Vec::with_capacity(choice.n_states());
@@ -109,24 +119,27 @@ fn columns_of(
             places.push(place.ok_or(ClassifierError::LearnRows("a state is not kept"))?);
         }
     }
+    let first = places.iter().min().copied().unwrap_or_default();
+    let step = kept.layers.len();
     let mut columns = Vec::with_capacity(rows.len());
     for row in rows {
-        let states = store.find(&row.text)?;
-        let states = states.ok_or(ClassifierError::LearnRows("states are missing"))?;
-        let of_row = places
-            .iter()
-            .map(|place| &states.states[place * width..][..width]);
-        columns.push(of_row.flatten().copied().collect());
+        let found = store.find(&row.text)?;
+        let states = found
+            .ok_or(ClassifierError::LearnRows("states are missing"))?
+            .states;
+        let n_states = states.len() / width;
+        let n_windows = match choice.is_of_windows() {
+            true => (n_states - first / step * step) / step,
+            false => 1,
+        };
+        let window = |idx: usize| {
+            let places = places.iter().map(|place| place + idx * step);
+            let states = places.map(|place| &states[place * width..][..width]);
+            states.flatten().copied().collect()
+        };
+        columns.push((0..n_windows).map(window).collect());
     }
     Ok(columns)
-}
-
-fn samples_of<'a>(columns: &'a [Vec<f32>], malicious: &[bool]) -> Samples<'a> {
-    Samples {
-        rows: columns.iter().map(Vec::as_slice).collect(),
-        malicious: malicious.to_vec(),
-        weights: vec![1.0; malicious.len()],
-    }
 }
 
 /// How well scores tell attacks from the rest.
@@ -202,26 +215,29 @@ pub fn folds_of(groups: &[&str], n_folds: usize) -> Vec<usize> {
 }
 
 /// The log-odds of each row under each of `penalties`, fitted without its fold.
-pub(crate) fn cross_fitted(
-    samples: &Samples<'_>,
+fn cross_fitted(
+    columns: &[Vec<Vec<f32>>],
+    malicious: &[bool],
     folds: &[usize],
     penalties: &[f64],
 ) -> Vec<Vec<f64>> {
     let n_folds = folds.iter().max().map_or(0, |fold| fold + 1);
     let models = in_parallel(n_folds, |fold| {
-        let mut outside = Samples::default();
-        for (idx, row) in samples.rows.iter().enumerate() {
+        let mut outside = WindowSamples {
+            rows: Vec::new(),
+            malicious: Vec::new(),
+        };
+        for (idx, row) in columns.iter().enumerate() {
             if folds[idx] != fold {
                 outside.rows.push(row);
-                outside.malicious.push(samples.malicious[idx]);
-                outside.weights.push(samples.weights[idx]);
+                outside.malicious.push(malicious[idx]);
             }
         }
-        fit_path(&outside, penalties)
+        fit_windows(&outside, penalties)
     });
     let of_penalty = |penalty: usize| {
-        let rows = samples.rows.iter().zip(folds);
-        rows.map(|(row, fold)| models[*fold][penalty].log_odds(row))
+        let rows = columns.iter().zip(folds);
+        rows.map(|(row, fold)| highest(&models[*fold][penalty], row))
             .collect()
     };
     (0..penalties.len()).map(of_penalty).collect()
@@ -256,20 +272,26 @@ pub(crate) fn in_parallel<T: Send>(n_jobs: usize, job: impl Fn(usize) -> T + Syn
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Fits all rows under one penalty.
-pub(crate) fn fit(samples: &Samples<'_>, penalty: f64) -> Linear {
-    let stronger = PENALTIES.iter().copied().filter(|l2| *l2 > penalty);
-    let path: Vec<f64> = stronger.chain([penalty]).collect();
-    let mut fitted = fit_path(samples, &path);
-    fitted.pop().unwrap_or_else(|| Linear {
-        intercept: 0.0,
-        weights: Vec::new(),
-    })
+/// Fits all rows as the chosen head was.
+fn fit(columns: &[Vec<Vec<f32>>], malicious: &[bool], chosen: &TriedHead) -> Linear {
+    let path = penalties_for(&chosen.choice).iter().copied();
+    let path: Vec<f64> = path.filter(|l2| *l2 >= chosen.penalty).collect();
+    let samples = WindowSamples {
+        rows: columns.iter().map(Vec::as_slice).collect(),
+        malicious: malicious.to_vec(),
+    };
+    fit_windows(&samples, &path)
+        .pop()
+        .unwrap_or_else(|| Linear {
+            intercept: 0.0,
+            weights: Vec::new(),
+        })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::head::Position;
 
     #[test]
     fn separation_counts_ties_half_and_above_the_allowed() {
@@ -310,19 +332,24 @@ mod tests {
         let rows: Vec<Vec<f32>> = (0..60u8)
             .map(|n| (0..6).map(|c| f32::from(u8::from(n % 6 == c))).collect())
             .collect();
-        let samples = Samples {
-            rows: rows.iter().map(Vec::as_slice).collect(),
-            malicious: (0..60).map(|n| n % 2 == 0).collect(),
-            weights: vec![1.0; 60],
-        };
+        let columns: Vec<Vec<Vec<f32>>> = rows.iter().map(|row| vec![row.clone()]).collect();
+        let malicious: Vec<bool> = (0..60).map(|n| n % 2 == 0).collect();
         let names: Vec<String> = (0..60).map(|n| (n % 6).to_string()).collect();
         let groups: Vec<&str> = names.iter().map(String::as_str).collect();
         let folds = folds_of(&groups, 6);
-        let scores = cross_fitted(&samples, &folds, &[0.01]).remove(0);
-        let honest = Separation::of(&scores, &samples.malicious);
+        let scores = cross_fitted(&columns, &malicious, &folds, &[0.01]).remove(0);
+        let honest = Separation::of(&scores, &malicious);
         assert!(honest.auc < 0.6, "{honest:?}");
-        let seen = fit(&samples, 0.01);
+        let chosen = TriedHead {
+            choice: StateChoice {
+                positions: vec![Position::EventMean],
+                layers: vec![0],
+            },
+            penalty: 0.01,
+            separation: honest,
+        };
+        let seen = fit(&columns, &malicious, &chosen);
         let scores: Vec<f64> = rows.iter().map(|row| seen.log_odds(row)).collect();
-        assert!(Separation::of(&scores, &samples.malicious).auc > 0.99);
+        assert!(Separation::of(&scores, &malicious).auc > 0.99);
     }
 }

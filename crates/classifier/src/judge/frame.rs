@@ -14,6 +14,10 @@ use super::Prompt;
 /// Event tokens that are read; of longer ones, both ends.
 const MAX_EVENT_TOKENS: usize = 256;
 
+/// Tokens of a window over an event, and of what two neighbours share.
+const WINDOW_TOKENS: usize = 16;
+const WINDOW_OVERLAP: usize = 8;
+
 /// A prompt in the tokens of one model.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
@@ -31,8 +35,23 @@ pub(crate) struct Framed {
     pub(crate) tokens: Vec<TokenId>,
     /// Which of `tokens` are the event's, at least one.
     pub(crate) event: Range<usize>,
+    /// Which of those are its last line's, at least one.
+    pub(crate) last_line: Range<usize>,
     /// Where the question ends and the answer begins.
     pub(crate) question_end: usize,
+}
+
+impl Framed {
+    /// Windows over the event in order, at least one; together they are the event.
+    pub(crate) fn windows(&self) -> Vec<Range<usize>> {
+        let Range { start, end } = self.event;
+        let step = WINDOW_TOKENS - WINDOW_OVERLAP;
+        // The last of them begins before the last step, so that none is a
+        // part of its neighbour.
+        let starts = (start..end).step_by(step);
+        let starts = starts.take_while(|&at| at == start || at + WINDOW_OVERLAP < end);
+        starts.map(|at| at..(at + WINDOW_TOKENS).min(end)).collect()
+    }
 }
 
 /// The labels of `prompt`, malicious first, which compete with each other alone.
@@ -93,6 +112,15 @@ impl Frame {
         Ok(tokens)
     }
 
+    /// Where the last line of `event` begins: behind the last token with a line
+    /// break that something follows.
+    fn last_line(tokenizer: &Tokenizer, event: &[TokenId]) -> usize {
+        let body = event.len().saturating_sub(1);
+        let breaks = |token: &TokenId| tokenizer.decode(&[*token]).contains('\n');
+        let at = event[..body].iter().rposition(breaks);
+        at.map_or(0, |at| at + 1)
+    }
+
     /// What follows the prefix for `case_text`.
     pub(crate) fn frame(
         &self,
@@ -111,13 +139,44 @@ impl Frame {
             tokens.extend_from_slice(&event[event.len() - tail..]);
         }
         let event = 0..tokens.len();
+        let last_line = Self::last_line(tokenizer, &tokens);
         tokens.extend_from_slice(&self.question);
         let question_end = tokens.len();
         tokens.extend_from_slice(&self.answer_start);
         Ok(Framed {
             tokens,
+            last_line: last_line..event.end,
             event,
             question_end,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_the_event_and_no_window_is_a_part_of_another() {
+        for n_tokens in 1..80 {
+            let framed = Framed {
+                tokens: Vec::new(),
+                event: 0..n_tokens,
+                last_line: 0..n_tokens,
+                question_end: n_tokens + 2,
+            };
+            let windows = framed.windows();
+            assert_eq!(windows[0].start, 0);
+            assert_eq!(windows[windows.len() - 1].end, n_tokens);
+            for pair in windows.windows(2) {
+                assert_eq!(
+                    pair[1].start,
+                    pair[0].start + WINDOW_TOKENS - WINDOW_OVERLAP
+                );
+                assert!(pair[0].end < pair[1].end && pair[1].start < pair[0].end);
+            }
+            let longest = windows.iter().map(ExactSizeIterator::len).max();
+            assert_eq!(longest, Some(n_tokens.min(WINDOW_TOKENS)));
+        }
     }
 }
