@@ -2,33 +2,52 @@
 
 use std::collections::BTreeMap;
 
-use inwarden::CaseReport;
+use inwarden::{CaseReport, JudgedCase};
 use pyo3::prelude::*;
 
 /// A judged case: read-only attributes, described in `_native.pyi`.
-#[pyclass(frozen, get_all, module = "inwarden")]
+#[pyclass(frozen, module = "inwarden")]
 pub(crate) struct Case {
+    #[pyo3(get)]
     id: String,
+    #[pyo3(get)]
     argv: Vec<String>,
+    #[pyo3(get)]
     label: &'static str,
+    #[pyo3(get)]
     score: f64,
+    #[pyo3(get)]
     technique: Option<String>,
+    #[pyo3(get)]
     settled_by: &'static str,
+    #[pyo3(get)]
     source: Option<String>,
+    #[pyo3(get)]
     undetermined: Option<String>,
+    #[pyo3(get)]
     decision: &'static str,
+    #[pyo3(get)]
     enforced: &'static str,
+    #[pyo3(get)]
     mode: &'static str,
+    #[pyo3(get)]
     reason: &'static str,
+    #[pyo3(get)]
     policies: Vec<String>,
+    #[pyo3(get)]
     outcome: &'static str,
+    #[pyo3(get)]
     allowed: bool,
+    #[pyo3(get)]
     stages_us: BTreeMap<&'static str, u128>,
+    /// What feedback is about.
+    pub(crate) judged: JudgedCase,
 }
 
 impl From<CaseReport> for Case {
     fn from(report: CaseReport) -> Self {
         let allowed = report.is_allowed();
+        let judged = JudgedCase::of(&report);
         let verdict = report.verdict;
         let decision = report.decision;
         Self {
@@ -47,6 +66,7 @@ impl From<CaseReport> for Case {
             policies: decision.policies.into_iter().map(|id| id.0).collect(),
             outcome: report.action.outcome.name(),
             allowed,
+            judged,
             stages_us: report
                 .stages
                 .as_slice()

@@ -2,7 +2,7 @@
 
 use std::{io, path::Path};
 
-use inwarden::{EngineError, feeds::FeedError, models::ModelError};
+use inwarden::{EngineError, FeedbackError, feeds::FeedError, models::ModelError};
 use pyo3::{import_exception, prelude::*};
 
 import_exception!(inwarden._errors, InwardenError);
@@ -29,6 +29,14 @@ pub(crate) fn exception(error: &EngineError) -> PyErr {
                 Err(other) => other,
             }
         }),
+        EngineError::Feedback(error) => match error {
+            FeedbackError::AuditRead { .. } => AuditError::new_err(message),
+            FeedbackError::Busy { .. }
+            | FeedbackError::Rows { .. }
+            | FeedbackError::RowsFull { .. } => HostError::new_err(message),
+            FeedbackError::RowDamaged { .. } => DataError::new_err(message),
+            _ => ConfigurationError::new_err(message),
+        },
         EngineError::Policy(_) => ConfigurationError::new_err(message),
         EngineError::Models(_)
         | EngineError::Inference(_)

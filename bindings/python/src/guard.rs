@@ -7,8 +7,8 @@ use std::{
 };
 
 use inwarden::{
-    FailureMode, GuardConfig,
-    types::{AgentText, PastCall, TextGiver, ToolCall},
+    EngineError, FailureMode, Feedback, GuardConfig,
+    types::{AgentText, Label, PastCall, TextGiver, ToolCall},
 };
 use pyo3::{prelude::*, types::PyDict};
 
@@ -17,6 +17,7 @@ use crate::{
     call::detached,
     config::{AnalystOptions, load, mode, option},
     errors::{ConfigurationError, InwardenError, check_process, exception},
+    feedback::Entry,
 };
 
 /// See `inwarden.Guard`.
@@ -98,6 +99,31 @@ impl Guard {
             .map(Case::from)
     }
 
+    fn give_feedback(
+        &self,
+        py: Python<'_>,
+        case: &Case,
+        label: &str,
+        note: Option<String>,
+    ) -> PyResult<Entry> {
+        let judged = case.judged.clone();
+        let label = label_named(label)?;
+        self.with_feedback(py, move |feedback| {
+            feedback.give(&judged, label, note.as_deref())
+        })
+        .map(Entry::from)
+    }
+
+    fn list_feedback(&self, py: Python<'_>) -> PyResult<Vec<Entry>> {
+        let entries = self.with_feedback(py, Feedback::list)?;
+        Ok(entries.into_iter().map(Entry::from).collect())
+    }
+
+    fn undo_feedback(&self, py: Python<'_>, id: String) -> PyResult<Entry> {
+        self.with_feedback(py, move |feedback| feedback.undo(&id))
+            .map(Entry::from)
+    }
+
     fn check_process(&self) -> PyResult<()> {
         check_process(self.process)
     }
@@ -133,6 +159,15 @@ impl Drop for Guard {
 }
 
 impl Guard {
+    fn with_feedback<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        ask: impl FnOnce(&Feedback) -> Result<T, EngineError> + Send + 'static,
+    ) -> PyResult<T> {
+        self.with_open(py, |guard| guard.feedback().and_then(ask))?
+            .map_err(|error| exception(&error))
+    }
+
     fn with_open<T: Send + 'static>(
         &self,
         py: Python<'_>,
@@ -146,6 +181,17 @@ impl Guard {
         })?
         .ok_or_else(|| InwardenError::new_err("the guard is closed"))
     }
+}
+
+fn label_named(name: &str) -> PyResult<Label> {
+    [Label::Benign, Label::Malicious]
+        .into_iter()
+        .find(|label| label.name() == name)
+        .ok_or_else(|| {
+            ConfigurationError::new_err(format!(
+                "label={name:?}: allowed are 'benign', 'malicious'"
+            ))
+        })
 }
 
 impl GuardOptions {

@@ -8,6 +8,7 @@ mod answer;
 mod call;
 mod config;
 mod errors;
+mod feedback;
 mod guard;
 mod replay;
 
@@ -18,6 +19,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("DEFAULT_MODEL", inwarden::DEFAULT_MODEL)?;
     module.add_class::<answer::Case>()?;
+    module.add_class::<feedback::Entry>()?;
     module.add_class::<guard::Guard>()?;
     module.add_class::<replay::Replay>()?;
     Ok(())

@@ -26,7 +26,7 @@ use crate::{
     assessment::Assessment,
     cache::{CacheKey, KeyParts, RecentCache, behaviour_key},
     judge::Question,
-    precedents,
+    precedents::{self, SaidBefore},
     reading::{Features, Reader, Surroundings, is_interpreter, shown_by},
     render::{base_name, render_behaviour, render_behaviour_or_cut, render_case},
     screen::{ScreenHit, command_of, field_values, is_cut},
@@ -114,6 +114,7 @@ pub struct Classifier {
     fixed_hash: [u8; 32],
     cache: Mutex<RecentCache<Verdict>>,
     reader: Reader,
+    said: SaidBefore,
     counters: CounterCells,
 }
 
@@ -175,6 +176,7 @@ impl Classifier {
             fixed_hash: hasher.finalize().into(),
             config,
             parts,
+            said: SaidBefore::default(),
             counters: CounterCells::default(),
         })
     }
@@ -194,6 +196,44 @@ impl Classifier {
             return Prepared::Settled(verdict);
         }
         self.counters.cache_misses.fetch_add(1, Ordering::Relaxed);
+        let query = PrecedentQuery::nearest(self.config.top_k_retrieval);
+        let (assessment, behaviour) = self.assess(case, &query, start);
+        if let Some(verdict) = assessment.settle(self.config.calibration.settled_log_odds) {
+            return Prepared::Settled(self.remember(key, &assessment, verdict));
+        }
+        if self.parts.judge.is_none() {
+            let verdict = self.fuse(&assessment, SettledBy::Fallback);
+            return Prepared::Settled(self.remember(key, &assessment, verdict));
+        }
+        Prepared::NeedsJudge(Pending {
+            priority: RawScore(self.config.calibration.weigh(&assessment.signals).0),
+            text: behaviour,
+            key,
+            assessment: Box::new(assessment),
+        })
+    }
+
+    /// The verdict on a text or tool call of which somebody said what it is: of one
+    /// with the same words, as [`Classifier::prepare`] finds precedents of programs.
+    /// None for anything else. What an agent did before it does not count.
+    #[must_use]
+    pub fn remembered(&self, case: &Case) -> Option<Verdict> {
+        let start = Instant::now();
+        let kind = match &case.last().data {
+            EventData::ToolCall(_) | EventData::Text(_) => case.last().kind().name(),
+            _ => return None,
+        };
+        let memory = self.parts.memory.as_deref()?;
+        let top_k_retrieval = self.config.top_k_retrieval;
+        // Most stores hold none, and then no text is embedded.
+        let query = self.said.query(memory, kind, top_k_retrieval)?;
+        let (assessment, _) = self.assess(case, &query, start);
+        let verdict = assessment.settle(self.config.calibration.settled_log_odds)?;
+        matches!(verdict.settled_by, SettledBy::Precedent(_)).then_some(verdict)
+    }
+
+    /// What the fast stages find out; and the behaviour, as the judge reads it.
+    fn assess(&self, case: &Case, query: &PrecedentQuery, start: Instant) -> (Assessment, String) {
         let rule_hits = self.rule_hits(case);
         let read = read(&self.reader, case);
         let mut stages = StageTimes::default();
@@ -201,7 +241,7 @@ impl Classifier {
 
         let retrieval_start = Instant::now();
         let (behaviour, behaviour_cut) = render_behaviour_or_cut(case);
-        let (precedent_hits, failure) = self.precedent_hits(&behaviour);
+        let (precedent_hits, failure) = self.precedent_hits(&behaviour, query);
         if self.parts.memory.is_some() {
             stages.add(Stage::Precedents, retrieval_start.elapsed());
         }
@@ -229,19 +269,7 @@ impl Classifier {
             stages,
             judge: None,
         };
-        if let Some(verdict) = assessment.settle(self.config.calibration.settled_log_odds) {
-            return Prepared::Settled(self.remember(key, &assessment, verdict));
-        }
-        if self.parts.judge.is_none() {
-            let verdict = self.fuse(&assessment, SettledBy::Fallback);
-            return Prepared::Settled(self.remember(key, &assessment, verdict));
-        }
-        Prepared::NeedsJudge(Pending {
-            priority: RawScore(self.config.calibration.weigh(&assessment.signals).0),
-            text: behaviour,
-            key,
-            assessment: Box::new(assessment),
-        })
+        (assessment, behaviour)
     }
 
     /// Asks the judge and weighs everything. If the judge has no answer, the case
@@ -309,7 +337,8 @@ impl Classifier {
     #[must_use]
     pub fn signals(&self, case: &Case, leave_out: &dyn Fn(&PrecedentHit) -> bool) -> Signals {
         let behaviour = render_behaviour(case);
-        let (mut hits, _) = self.precedent_hits(&behaviour);
+        let query = PrecedentQuery::nearest(self.config.top_k_retrieval);
+        let (mut hits, _) = self.precedent_hits(&behaviour, &query);
         hits.retain(|hit| !leave_out(hit));
         let judge = self.parts.judge.as_ref();
         let answer = judge.and_then(|judge| judge.judge(&behaviour).ok());
@@ -417,12 +446,15 @@ impl Classifier {
         rules.map_or_else(Vec::new, |rules| rules.screen(case))
     }
 
-    fn precedent_hits(&self, behaviour: &str) -> (Vec<PrecedentHit>, Option<UndeterminedReason>) {
+    fn precedent_hits(
+        &self,
+        behaviour: &str,
+        query: &PrecedentQuery,
+    ) -> (Vec<PrecedentHit>, Option<UndeterminedReason>) {
         let Some(memory) = &self.parts.memory else {
             return (Vec::new(), None);
         };
-        let query = PrecedentQuery::nearest(self.config.top_k_retrieval);
-        match memory.precedents(behaviour, &query) {
+        match memory.precedents(behaviour, query) {
             Ok(hits) => (hits, None),
             Err(error) => {
                 self.counters

@@ -60,8 +60,8 @@ pub use quote::quote_untrusted;
 pub use render::{render_behaviour, render_case};
 pub use screen::{RuleSet, RuleSource};
 pub use seed::{
-    LabelledExec, SHIPPED_TENANT, Seeded, calibration_rows, exec_case, rendering_hash, seed_memory,
-    shipped_data_hash, shipped_precedents,
+    FEEDBACK_TENANT, LabelledExec, SHIPPED_TENANT, Seeded, calibration_rows, exec_case,
+    rendering_hash, seed_memory, shipped_data_hash, shipped_precedents,
 };
 pub use terms::{TermFileError, TermModel, TermOrigin, cross_fitted as cross_fitted_terms};
 pub use texts::{

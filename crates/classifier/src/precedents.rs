@@ -1,12 +1,73 @@
 //! What remembered cases say about a new one.
 
-use inwarden_memory::PrecedentHit;
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use inwarden_memory::{Memory, MemoryError, PrecedentHit, PrecedentQuery};
 use inwarden_types::Label;
+
+use crate::FEEDBACK_TENANT;
 
 /// Width of the kernel of a vote, in cosine similarity.
 const KERNEL_WIDTH: f64 = 0.12;
 /// The mass of a vote of nobody: keeps far neighbours from deciding.
 const KERNEL_FLOOR: f64 = 0.05;
+
+/// Whether people said anything about cases of a kind, as of the contents that the
+/// store had when it was last asked.
+#[derive(Default)]
+pub(crate) struct SaidBefore {
+    known: Mutex<BTreeMap<String, (u64, bool)>>,
+}
+
+impl SaidBefore {
+    /// What finds the precedents that people gave of this kind of case; none where
+    /// `memory` holds none.
+    pub(crate) fn query(
+        &self,
+        memory: &Memory,
+        kind: &str,
+        top_k_retrieval: usize,
+    ) -> Option<PrecedentQuery> {
+        let query = PrecedentQuery {
+            tenants: Some(vec![FEEDBACK_TENANT.to_owned()]),
+            kinds: Some(vec![kind.to_owned()]),
+            ..PrecedentQuery::nearest(top_k_retrieval)
+        };
+        let generation = memory.generation();
+        let known = self.lock().get(kind).copied();
+        let any = match known.filter(|(then, _)| *then == generation) {
+            Some((_, any)) => any,
+            None => {
+                let any = holds_any(memory, &query)
+                    .inspect_err(|error| tracing::warn!(%error, "feedback could not be looked for"))
+                    .ok()?;
+                self.lock().insert(kind.to_owned(), (generation, any));
+                any
+            }
+        };
+        any.then_some(query)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, (u64, bool)>> {
+        // The map is whole after any panic: each change is one insertion.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn holds_any(memory: &Memory, query: &PrecedentQuery) -> Result<bool, MemoryError> {
+    let mut after = None;
+    loop {
+        // A page may be empty and not the last.
+        let (page, next) = memory.list_precedents(query, after)?;
+        if !page.is_empty() || next.is_none() {
+            return Ok(!page.is_empty());
+        }
+        after = next;
+    }
+}
 
 /// The vote of the nearest precedents, log-odds of malicious in nats, not
 /// calibrated: a kernel-weighted k-nearest-neighbour estimate.
@@ -23,15 +84,22 @@ pub(crate) fn vote(hits: &[PrecedentHit]) -> f64 {
 
 /// The precedent that settles a case with this behaviour: similarity alone never
 /// does, since another host or path hardly changes it. It has the same words,
-/// and no other precedent with the same words says otherwise.
+/// and no other precedent with the same words says otherwise. What somebody said of a
+/// case with these words outranks every other precedent.
 ///
 /// A malicious precedent may differ in a bare IPv4 address and its port; a benign
 /// one must be the same to the last character. Where a malicious precedent names
 /// a parent, the parent must be the same.
 pub(crate) fn settling<'a>(behaviour: &str, hits: &'a [PrecedentHit]) -> Option<&'a PrecedentHit> {
-    let mut same = hits.iter().filter(|hit| is_same(behaviour, hit));
-    let first = same.next()?;
-    let agreed = same.all(|hit| hit.precedent.label == first.precedent.label);
+    let mut same: Vec<_> = hits.iter().filter(|hit| is_same(behaviour, hit)).collect();
+    let is_said = |hit: &PrecedentHit| hit.precedent.tenant == FEEDBACK_TENANT;
+    if same.iter().any(|hit| is_said(hit)) {
+        same.retain(|hit| is_said(hit));
+    }
+    let first = *same.first()?;
+    let agreed = same
+        .iter()
+        .all(|hit| hit.precedent.label == first.precedent.label);
     agreed.then_some(first)
 }
 
@@ -212,6 +280,18 @@ mod tests {
         assert!(settling(text, &hits).is_none());
         let hits = [hit("exec: id -u", Label::Benign, 0.99)];
         assert!(settling(text, &hits).is_none());
+    }
+
+    #[test]
+    fn what_somebody_said_outranks_what_is_shipped() {
+        let text = "exec: id";
+        let mut hits = [
+            hit(text, Label::Malicious, 1.0),
+            hit(text, Label::Benign, 1.0),
+        ];
+        hits[1].precedent.tenant = FEEDBACK_TENANT.to_owned();
+        let settling = settling(text, &hits).unwrap();
+        assert_eq!(settling.precedent.label, Label::Benign);
     }
 
     #[test]

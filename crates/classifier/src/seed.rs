@@ -24,6 +24,8 @@ const KNOWLEDGE: &str = include_str!("../data/knowledge.jsonl");
 const CALIBRATION: &str = include_str!("../data/calibration.jsonl");
 /// Tenant of what is shipped, so that it can be told from what a user adds.
 pub const SHIPPED_TENANT: &str = "inwarden";
+/// Tenant of what people said about judged cases: it outranks what is shipped.
+pub const FEEDBACK_TENANT: &str = "feedback";
 const BATCH: usize = 256;
 
 /// A labelled program start.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 /// The security analyst that lives inside the process.
 #[derive(Debug, Parser)]
@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Classify(ClassifyOptions),
     /// Judge the events of a recording, one JSON line per case.
     Replay(ReplayOptions),
+    /// Say what a judged case really was: it counts from the next case on.
+    Feedback(FeedbackOptions),
     /// Say what this host offers and what is missing.
     Doctor,
     /// Pull, list and verify model files.
@@ -99,6 +101,33 @@ pub(crate) struct ReplayOptions {
     /// Leave times out of the output, so that two runs are the same bytes.
     #[arg(long)]
     pub(crate) no_times: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(group = ArgGroup::new("asked").required(true).args(["case", "list", "undo"]))]
+#[command(group = ArgGroup::new("label").args(["benign", "malicious"]))]
+pub(crate) struct FeedbackOptions {
+    /// The case, as the audit log names it.
+    #[arg(value_name = "CASE", requires = "label")]
+    pub(crate) case: Option<String>,
+    /// It was ordinary.
+    #[arg(long, requires = "case")]
+    pub(crate) benign: bool,
+    /// It was an attack.
+    #[arg(long, requires = "case")]
+    pub(crate) malicious: bool,
+    /// Why, for people.
+    #[arg(long, value_name = "TEXT", requires = "case")]
+    pub(crate) note: Option<String>,
+    /// The audit log that names the case; default: that of `watch`.
+    #[arg(long, value_name = "FILE", requires = "case")]
+    pub(crate) audit: Option<PathBuf>,
+    /// List what was said, the oldest first.
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// Take back what was said, by the id that the list shows.
+    #[arg(long, value_name = "ID")]
+    pub(crate) undo: Option<String>,
 }
 
 #[derive(Args, Debug)]

@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use inwarden::{
-    Analyst, AnalystConfig, MemoryPlace, ModelDevice, PolicySource, RuleChoice,
+    Analyst, AnalystConfig, EngineError, Feedback, MemoryPlace, ModelDevice, PolicySource,
+    RuleChoice,
     models::{CacheDirQuery, ModelCache},
 };
 use serde::Deserialize;
@@ -103,6 +104,11 @@ impl Config {
     /// Loads the models, rules and policies; takes seconds.
     pub(crate) fn load_analyst(&self) -> anyhow::Result<Analyst> {
         Ok(Analyst::load(&self.analyst)?)
+    }
+
+    /// Opens the store for corrections; takes a second for its embedder.
+    pub(crate) fn open_feedback(&self) -> Result<Feedback, EngineError> {
+        Feedback::open(&self.analyst)
     }
 
     /// The ids of the models this configuration uses.

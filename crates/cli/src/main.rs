@@ -50,7 +50,11 @@ fn main() -> ExitCode {
     let ended = config::Config::resolve(&arguments)
         .and_then(|config| {
             // The others end at once, as a program does by itself.
-            if !matches!(arguments.command, Command::Doctor | Command::Models(_)) {
+            let ends_at_once = matches!(
+                arguments.command,
+                Command::Doctor | Command::Feedback(_) | Command::Models(_)
+            );
+            if !ends_at_once {
                 interrupt::install()?;
             }
             Ok(config)
@@ -60,6 +64,7 @@ fn main() -> ExitCode {
             Command::Watch(options) => commands::watch::run(&config, &options),
             Command::Classify(options) => commands::classify::run(&config, &options),
             Command::Replay(options) => commands::replay::run(&config, &options),
+            Command::Feedback(options) => commands::feedback::run(&config, &options),
             Command::Doctor => commands::doctor::run(&config),
             Command::Models(options) => commands::models::run(&config, &options),
         });

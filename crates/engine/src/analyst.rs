@@ -15,7 +15,7 @@ use inwarden_policy::{CallQuery, Policy, PolicySource, ResponseQuery, Target, Te
 use inwarden_types::{Case, Decision, Event, EventData, Mode, Scope, Verdict};
 
 use crate::{
-    EngineError,
+    EngineError, Feedback, FeedbackError,
     judge_prefix::{PrefixCounts, start_judge},
     store,
     texts::{JudgeParts, TextJudges},
@@ -133,6 +133,8 @@ pub struct Analyst {
     prefix: Arc<PrefixCounts>,
     /// Of the judge, if there is one.
     head: Option<HeadUse>,
+    /// Of the store, if it is one of the user's own.
+    feedback: Option<Feedback>,
     policy: Policy,
     identity: Vec<(&'static str, String)>,
 }
@@ -165,6 +167,12 @@ impl Analyst {
             RuleChoice::Off => None,
         };
         let memory = store::open(&config.memory, &config.models)?.map(Arc::new);
+        let feedback = match (&config.memory, &memory) {
+            (MemoryPlace::Directory(dir), Some(memory)) => {
+                Some(Feedback::beside(Arc::clone(memory), dir))
+            }
+            _ => None,
+        };
         let mut scheduler = None;
         let mut judge: Option<Arc<dyn Judge>> = None;
         let prefix = Arc::new(PrefixCounts::default());
@@ -225,6 +233,7 @@ impl Analyst {
             scheduler,
             prefix,
             head,
+            feedback,
             policy,
             identity,
         })
@@ -293,6 +302,17 @@ impl Analyst {
             protected: false,
             counters: inwarden_policy::Counters::default(),
         })
+    }
+
+    /// Where corrections of this analyst's verdicts go; they count from its next case
+    /// on.
+    ///
+    /// # Errors
+    /// [`FeedbackError::NoStore`] unless its memory is a directory
+    /// ([`MemoryPlace::Directory`]).
+    pub fn feedback(&self) -> Result<&Feedback, EngineError> {
+        let feedback = self.feedback.as_ref();
+        Ok(feedback.ok_or(FeedbackError::NoStore)?)
     }
 
     pub(crate) fn classifier(&self) -> &Classifier {

@@ -19,6 +19,10 @@ pub enum EngineError {
         process: u32,
     },
 
+    /// What was said about a case could not be taken.
+    #[error(transparent)]
+    Feedback(#[from] crate::FeedbackError),
+
     // The operator must act.
     /// The audit log cannot be opened.
     #[error("audit log {path} cannot be opened")]

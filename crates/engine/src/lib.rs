@@ -18,6 +18,7 @@ mod audit;
 mod counters;
 mod error;
 mod exits;
+mod feedback;
 mod forks;
 mod guard;
 mod judge_prefix;
@@ -28,6 +29,8 @@ mod redact;
 mod replay;
 mod store;
 mod texts;
+#[cfg(test)]
+mod test_embedder;
 mod warden;
 
 /// The example of the README.
@@ -66,6 +69,7 @@ pub use analyst::{Analyst, AnalystConfig, DEFAULT_MODEL, HeadChoice, MemoryPlace
 pub use audit::AUDIT_SCHEMA;
 pub use counters::CounterSnapshot;
 pub use error::EngineError;
+pub use feedback::{Feedback, FeedbackEntry, FeedbackError, JudgedCase};
 pub use guard::{FailureMode, Guard, GuardConfig};
 pub use inwarden_inference::{LoadOptions, ModelDevice, SchedulerConfig};
 pub use inwarden_policy::PolicySource;

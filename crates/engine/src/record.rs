@@ -104,6 +104,7 @@ fn event_json(event: &Event) -> Value {
 
 fn add_call(fields: &mut Map<String, Value>, call: &ToolCall) {
     fields.insert("agent".to_owned(), json!(call.agent));
+    add_task(fields, call.role.as_ref(), call.user_task.as_ref());
     fields.insert("tool".to_owned(), json!(call.tool));
     fields.insert("args".to_owned(), json!(redact_json(&call.args_json)));
     if call.history.is_empty() {
@@ -128,10 +129,23 @@ fn add_call(fields: &mut Map<String, Value>, call: &ToolCall) {
 fn add_text(fields: &mut Map<String, Value>, text: &AgentText) {
     let shown = redact_text(&text.text);
     fields.insert("agent".to_owned(), json!(text.agent));
+    add_task(fields, text.role.as_ref(), text.user_task.as_ref());
     fields.insert("tool".to_owned(), json!(text.tool));
     fields.insert("given_by".to_owned(), json!(text.given_by.name()));
     fields.insert("text".to_owned(), json!(beginning(&shown, MAX_TEXT_BYTES)));
     fields.insert("text_bytes".to_owned(), json!(text.text.len()));
+}
+
+/// What the agent is for and what it was asked, where that is known.
+fn add_task(fields: &mut Map<String, Value>, role: Option<&String>, task: Option<&String>) {
+    if let Some(role) = role {
+        fields.insert("role".to_owned(), json!(beginning(role, MAX_PAST_BYTES)));
+    }
+    if let Some(task) = task {
+        let shown = redact_text(task);
+        let shown = beginning(&shown, MAX_TEXT_BYTES);
+        fields.insert("user_task".to_owned(), json!(shown));
+    }
 }
 
 /// At most about the first `max_bytes`; cut only after redaction, so that no half

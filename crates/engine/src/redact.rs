@@ -59,16 +59,44 @@ pub fn redact_argv(args: &[String]) -> Vec<String> {
 }
 
 /// The JSON of a tool call's arguments with what looks like a secret replaced by
-/// `[redacted]`. What is not JSON is redacted as text.
+/// `[redacted]`. What is not JSON is redacted as text; where nothing is replaced, it
+/// stays as it was, to the last byte.
 #[must_use]
 pub fn redact_json(json: &str) -> String {
-    match serde_json::from_str::<Value>(json) {
-        Ok(mut value) => {
-            redact_value(&mut value);
-            value.to_string()
-        }
-        Err(_) => redact_text(json),
+    let Ok(value) = serde_json::from_str::<Value>(json) else {
+        return redact_text(json);
+    };
+    let mut redacted = value.clone();
+    redact_value(&mut redacted);
+    // Of a field that is given twice, only the last was looked at.
+    match redacted == value && n_fields(&value) == n_colons(json) {
+        true => json.to_owned(),
+        false => redacted.to_string(),
     }
+}
+
+/// Fields of all objects in `value`; depth is bounded as in [`redact_value`].
+fn n_fields(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => items.iter().map(n_fields).sum(),
+        Value::Object(fields) => fields.len() + fields.values().map(n_fields).sum::<usize>(),
+        _ => 0,
+    }
+}
+
+/// Colons outside of strings: one for each field that is written in `json`.
+fn n_colons(json: &str) -> usize {
+    let (mut count, mut in_string, mut escaped) = (0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b':' if !in_string => count += 1,
+            _ => {}
+        }
+    }
+    count
 }
 
 /// Depth is bounded by the parser, which accepts 128 levels.
@@ -219,10 +247,27 @@ mod tests {
             assert!(!text.contains("hunter2"), "{json}: {text}");
             assert!(text.contains(MARK), "{json}: {text}");
         }
-        assert_eq!(
-            redacted(r#"{"path":"/srv","n":1}"#).to_string(),
-            r#"{"path":"/srv","n":1}"#
-        );
+    }
+
+    #[test]
+    fn arguments_without_a_secret_stay_as_they_are_written() {
+        for json in [
+            r#"{"path":"/srv","n":1}"#,
+            r#"{ "n": 1.50, "a:b": "c\":d", "deep": [{"x": {}}] }"#,
+        ] {
+            assert_eq!(redact_json(json), json);
+        }
+    }
+
+    #[test]
+    fn a_secret_in_a_field_that_is_given_twice_is_hidden() {
+        for json in [
+            r#"{"a":{"password":"hunter2"},"a":1}"#,
+            r#"{"password":"hunter2","password":null}"#,
+            r#"{"x":[{"command":"x --token hunter2","command":"ls"}]}"#,
+        ] {
+            assert!(!redact_json(json).contains("hunter2"), "{json}");
+        }
     }
 
     #[test]

@@ -29,23 +29,39 @@ pub(crate) fn open(
     if matches!(place, MemoryPlace::Off) {
         return Ok(None);
     }
-    let files = models.locate(EMBEDDING_MODEL)?;
-    let embedder = Embedder::load(&files.dir)?;
-    let embedder = Arc::new(MiniLmEmbed::new(embedder, EMBEDDING_MODEL));
+    let embedder = load_embedder(models)?;
     let memory = match place {
         MemoryPlace::Shipped(parent) => {
             // A store of other data or another release is another directory.
             let dir = parent.join(shipped_data_hash()?);
             return open_shipped(&dir, &embedder).map(Some);
         }
-        // Others of this user on this host may use it at the same time.
-        MemoryPlace::Directory(dir) => {
-            Memory::open_shared(dir, embedder, MemoryOptions::default())?
-        }
+        MemoryPlace::Directory(dir) => open_own(dir, embedder)?,
         _ => Memory::ephemeral(embedder)?,
     };
     seed_memory(&memory)?;
     Ok(Some(memory))
+}
+
+/// The store in `dir` as it is: whoever judges with it first puts what is shipped into
+/// it.
+pub(crate) fn open_unseeded(dir: &Path, models: &ModelCache) -> Result<Memory, EngineError> {
+    open_own(dir, load_embedder(models)?)
+}
+
+/// Others of this user on this host may use it at the same time.
+fn open_own(dir: &Path, embedder: Arc<MiniLmEmbed>) -> Result<Memory, EngineError> {
+    Ok(Memory::open_shared(
+        dir,
+        embedder,
+        MemoryOptions::default(),
+    )?)
+}
+
+fn load_embedder(models: &ModelCache) -> Result<Arc<MiniLmEmbed>, EngineError> {
+    let files = models.locate(EMBEDDING_MODEL)?;
+    let embedder = Embedder::load(&files.dir)?;
+    Ok(Arc::new(MiniLmEmbed::new(embedder, EMBEDDING_MODEL)))
 }
 
 fn open_shipped(dir: &Path, embedder: &Arc<MiniLmEmbed>) -> Result<Memory, EngineError> {

@@ -82,8 +82,12 @@ impl TextJudges {
     }
 
     /// The verdict on a case by whoever is asked about its kind; `programs` judges
-    /// program starts, and whatever there are no weights for.
+    /// program starts, and whatever there are no weights for. What was said of the
+    /// same text or call before goes first.
     pub(crate) fn classify(&self, case: &Case, programs: &Classifier) -> Verdict {
+        if let Some(verdict) = programs.remembered(case) {
+            return verdict;
+        }
         let verdict = match &case.last().data {
             EventData::Text(text) => self.text(text),
             EventData::ToolCall(call) => self.call(call, case, programs),

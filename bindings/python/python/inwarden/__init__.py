@@ -24,7 +24,7 @@ from inwarden._errors import (
     ModelNotFoundError,
     ToolCallDenied,
 )
-from inwarden._native import DEFAULT_MODEL, Case, __version__
+from inwarden._native import DEFAULT_MODEL, Case, FeedbackEntry, __version__
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -32,6 +32,7 @@ __all__ = [
     "Case",
     "ConfigurationError",
     "DataError",
+    "FeedbackEntry",
     "ForkedProcessError",
     "Guard",
     "HostError",
@@ -45,6 +46,7 @@ __all__ = [
 Mode = Literal["enforce", "monitor"]
 FailureMode = Literal["closed", "open"]
 Stage = Literal["model", "rules", "precedents"]
+FeedbackLabel = Literal["benign", "malicious"]
 TextGiver = Literal["user", "tool"]
 PathLike = str | os.PathLike[str]
 
@@ -335,6 +337,67 @@ class Guard:
         if not case.allowed:
             raise ToolCallDenied(case)
         return case
+
+    def give_feedback(
+        self, case: Case, label: FeedbackLabel, *, note: str | None = None
+    ) -> FeedbackEntry:
+        """Says what a case really was. Needs a guard with a `memory_dir`.
+
+        It counts from the next case on, for all who share the store, and is written
+        beside the store as a row to learn from, without what looks like a secret.
+        What was said before of the same behaviour is replaced.
+
+        Args:
+            case: An answer of this guard, of another one or of a replay.
+            label: What it was.
+            note: Why, for people; at most 2,000 bytes.
+
+        Returns:
+            What was said, with the id to undo it by.
+
+        Raises:
+            InwardenError: The guard is closed.
+            ForkedProcessError: As for `check_tool_call`.
+            ConfigurationError: `label` is another word, the note is too long, or the
+                guard has no store of its own.
+            HostError: The store or the rows cannot be written.
+            DataError: The rows are damaged.
+        """
+        return self._guard.give_feedback(case, label, note)
+
+    def list_feedback(self) -> list[FeedbackEntry]:
+        """What was said about cases, the oldest first.
+
+        Returns:
+            All of it that the guard's store holds, also what others said.
+
+        Raises:
+            InwardenError: The guard is closed.
+            ForkedProcessError: As for `check_tool_call`.
+            ConfigurationError: The guard has no store of its own.
+            HostError: The rows cannot be read.
+            DataError: The rows are damaged.
+        """
+        return self._guard.list_feedback()
+
+    def undo_feedback(self, id: str) -> FeedbackEntry:
+        """Takes back what was said about a case.
+
+        Args:
+            id: `FeedbackEntry.id`.
+
+        Returns:
+            What was taken back.
+
+        Raises:
+            InwardenError: The guard is closed.
+            ForkedProcessError: As for `check_tool_call`.
+            ConfigurationError: There is no such feedback, or the guard has no store
+                of its own.
+            HostError: As for `give_feedback`.
+            DataError: As for `give_feedback`.
+        """
+        return self._guard.undo_feedback(id)
 
     def counters(self) -> dict[str, int]:
         """Counts since the start.

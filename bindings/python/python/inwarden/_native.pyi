@@ -3,7 +3,7 @@
 import os
 from typing import Any, final
 
-__all__ = ["DEFAULT_MODEL", "Case", "Guard", "Replay", "__version__"]
+__all__ = ["DEFAULT_MODEL", "Case", "FeedbackEntry", "Guard", "Replay", "__version__"]
 
 __version__: str
 DEFAULT_MODEL: str
@@ -63,6 +63,32 @@ class Case:
         """Microseconds per stage."""
 
 @final
+class FeedbackEntry:
+    """What was said about a case."""
+
+    @property
+    def id(self) -> str:
+        """Its name: that of the precedent and of the row to learn from."""
+    @property
+    def label(self) -> str:
+        """`benign` or `malicious`."""
+    @property
+    def case(self) -> str:
+        """The id of the case it was said of."""
+    @property
+    def kind(self) -> str:
+        """`exec`, `tool_call` or `text`."""
+    @property
+    def note(self) -> str | None:
+        """Why, redacted."""
+    @property
+    def given_unix_ns(self) -> int:
+        """When it was said, in nanoseconds of Unix time."""
+    @property
+    def summary(self) -> str:
+        """The beginning of what was done or said, redacted."""
+
+@final
 class Guard:
     """Native part of `inwarden.Guard`."""
 
@@ -71,6 +97,12 @@ class Guard:
         """See `inwarden.Guard.check_tool_call`."""
     def check_text(self, text: dict[str, Any]) -> Case:
         """See `inwarden.Guard.check_text`."""
+    def give_feedback(self, case: Case, label: str, note: str | None) -> FeedbackEntry:
+        """See `inwarden.Guard.give_feedback`."""
+    def list_feedback(self) -> list[FeedbackEntry]:
+        """See `inwarden.Guard.list_feedback`."""
+    def undo_feedback(self, id: str) -> FeedbackEntry:
+        """See `inwarden.Guard.undo_feedback`."""
     def check_process(self) -> None:
         """Raises `ForkedProcessError` in a forked child."""
     def counters(self) -> list[tuple[str, int]]:

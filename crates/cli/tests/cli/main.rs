@@ -5,6 +5,8 @@ mod bad_input;
 #[cfg(test)]
 mod classify;
 #[cfg(test)]
+mod feedback;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod watch;

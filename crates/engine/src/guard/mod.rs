@@ -24,8 +24,8 @@ use serde_json::{Map, json};
 
 use self::slot::{Slot, SlotFuture};
 use crate::{
-    Analyst, CaseReport, CounterSnapshot, EngineError, audit::AuditLog, counters::Counters,
-    judge_queue::JUDGE_THREADS, pipeline::unjudged, record::case_record,
+    Analyst, CaseReport, CounterSnapshot, EngineError, Feedback, audit::AuditLog,
+    counters::Counters, judge_queue::JUDGE_THREADS, pipeline::unjudged, record::case_record,
 };
 
 /// What a guard answers when it cannot judge in time, or fails.
@@ -221,6 +221,14 @@ impl Guard {
                 })
             }
         }
+    }
+
+    /// Where corrections of this guard's answers go; see [`Analyst::feedback`].
+    ///
+    /// # Errors
+    /// [`crate::FeedbackError::NoStore`].
+    pub fn feedback(&self) -> Result<&Feedback, EngineError> {
+        self.shared.analyst.feedback()
     }
 
     /// The counters now.
