@@ -71,5 +71,6 @@ say "tests: $(cat "$LOGS/Rust-tests.log" "$LOGS/documentation-tests.log" |
 for line in "${not_run[@]+"${not_run[@]}"}"; do
 	say "NOT RUN: $line"
 done
+say "memory: $(grep -h '^server: ' "$LOGS/Rust-tests.log" | tail -n 1)"
 say "phases: $passed passed, $failed failed"
 [ $failed = 0 ]

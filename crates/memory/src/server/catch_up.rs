@@ -18,7 +18,7 @@ use std::{
 use crossbeam_channel::RecvTimeoutError;
 use uuid::Uuid;
 
-use super::{ServerState, remote::HeldHash};
+use super::{ServerState, points::HeldHash};
 use crate::{
     MemoryError,
     counters::Counters,

@@ -7,11 +7,12 @@
 //! up, but not make one.
 //!
 //! A search asks the server only while it is known to have every acknowledged change
-//! of the collection; the embedded index answers all others. `remote.rs` alone knows
-//! `qdrant-client`.
+//! of the collection; the embedded index answers all others. `remote.rs` and
+//! `points.rs` alone know `qdrant-client`.
 
 mod catch_up;
 mod options;
+mod points;
 mod remote;
 
 use std::{

@@ -1,15 +1,13 @@
-//! The calls on a Qdrant server: the only file that knows `qdrant-client`.
+//! The calls on a Qdrant server.
 //!
 //! The client is asynchronous. It runs on one thread of ours; callers hand it their
 //! request and wait for the answer, no longer than a deadline.
 //!
-//! On the server there is one collection for each of ours. Every point carries the
-//! origin, which names its store, and every request filters by it. Ids are those of
-//! the records, mixed with the origin so that two stores do not overwrite each other.
+//! On the server there is one collection for each of ours; `points.rs` says what is in
+//! it.
 
 use std::{
     collections::{HashMap, HashSet},
-    fmt::Write as _,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -22,68 +20,36 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use qdrant_client::{
     Qdrant, QdrantError,
     qdrant::{
-        Condition, CountPoints, CreateCollection, CreateFieldIndexCollection, DeletePoints,
-        DenseVector, Distance, FieldCondition, FieldType, Filter as ServerFilter, HnswConfigDiff,
-        KeywordIndexParams, Match, NamedVectors, PayloadIncludeSelector, PayloadIndexParams,
-        PointId, PointStruct, PointsIdsList, PointsSelector, Query, QueryBatchPoints, QueryPoints,
-        Range, RepeatedStrings, ScoredPoint, ScrollPoints, SearchParams, SparseVector,
-        SparseVectorConfig, SparseVectorParams, UpsertPoints, Value, Vector as ServerVector,
-        VectorInput, VectorParams, VectorParamsMap, Vectors, VectorsConfig, WithPayloadSelector,
-        condition::ConditionOneOf, r#match::MatchValue, payload_index_params::IndexParams,
-        point_id::PointIdOptions, points_selector::PointsSelectorOneOf, query::Variant,
-        value::Kind, vector::Vector, vector_input, vectors::VectorsOptions, vectors_config::Config,
-        with_payload_selector::SelectorOptions,
+        CountPoints, CreateCollection, CreateFieldIndexCollection, DeletePoints, DenseVector,
+        Distance, FieldType, HnswConfigDiff, KeywordIndexParams, PayloadIncludeSelector,
+        PayloadIndexParams, PointId, PointsIdsList, PointsSelector, Query, QueryBatchPoints,
+        QueryPoints, ScoredPoint, ScrollPoints, SearchParams, SparseVector, SparseVectorConfig,
+        SparseVectorParams, UpsertPoints, VectorInput, VectorParams, VectorParamsMap,
+        VectorsConfig, WithPayloadSelector, payload_index_params::IndexParams,
+        points_selector::PointsSelectorOneOf, query::Variant, value::Kind, vector_input,
+        vectors_config::Config, with_payload_selector::SelectorOptions,
     },
 };
-use sha2::{Digest as _, Sha256};
 use tokio::{runtime, sync::oneshot, time::timeout};
 use uuid::Uuid;
 
-use super::ServerOptions;
+use super::{
+    ServerOptions,
+    points::{HASH, HeldHash, KEYWORD_FIELDS, OBSERVED_MS, ORIGIN, Origin, TEXT, WORDS},
+};
 use crate::{
     MemoryError, MemoryOptions,
     candidates::{Lists, Wanted},
     journal::CollectionId,
     query::Filter,
-    record::ContentHash,
     tail::{Scored, Searchable},
 };
-
-/// The names of the two vectors of a point.
-const TEXT: &str = "text";
-const WORDS: &str = "words";
-
-/// The payload fields besides those of filters.
-const ORIGIN: &str = "origin";
-const HASH: &str = "hash";
-
-/// The payload field for filters on time, in milliseconds since 1970; the store
-/// compares the nanoseconds again.
-const OBSERVED_MS: &str = "observed_ms";
-
-/// The payload fields that are compared with lists of values.
-const KEYWORD_FIELDS: [&str; 5] = ["tenant", "label", "kind", "technique", "workload"];
 
 /// The most bytes of what a server says that an error repeats.
 const MAX_REASON_BYTES: usize = 200;
 
 /// How much longer than a call its caller waits for the thread that makes it.
 const HANDOVER: Duration = Duration::from_millis(250);
-
-/// The start of a record's content hash, as a server holds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct HeldHash(String);
-
-impl HeldHash {
-    pub(super) fn of(hash: &ContentHash) -> Self {
-        let mut hex = String::with_capacity(32);
-        for byte in &hash[..16] {
-            // Writing to a string does not fail.
-            let _ = write!(hex, "{byte:02x}");
-        }
-        Self(hex)
-    }
-}
 
 /// One page of what a server holds, and the id to go on from.
 pub(super) type HeldPage = (Vec<(Uuid, HeldHash)>, Option<Uuid>);
@@ -97,9 +63,7 @@ pub(super) struct Remote {
     searches: Arc<AtomicUsize>,
     options: ServerOptions,
     collections: [String; 3],
-    origin: String,
-    /// What the ids of points are mixed with.
-    id_mask: u128,
+    origin: Origin,
     dimension: usize,
     graph: (usize, usize),
     search_beam: usize,
@@ -149,9 +113,6 @@ impl Remote {
                 runtime.shutdown_background();
             })
             .map_err(failed)?;
-        let digest = Sha256::digest(origin.to_le_bytes());
-        let mut mask = [0; 16];
-        mask.copy_from_slice(&digest[..16]);
         Ok(Self {
             client,
             runtime: handle,
@@ -161,8 +122,7 @@ impl Remote {
             options: server.clone(),
             collections: CollectionId::ALL
                 .map(|id| format!("{}-{}", server.collection_prefix(), id.name())),
-            origin: format!("{origin:016x}"),
-            id_mask: u128::from_le_bytes(mask),
+            origin: Origin::new(origin),
             dimension,
             graph: (options.index_edges, options.index_build_beam),
             search_beam: options.index_search_beam,
@@ -188,7 +148,7 @@ impl Remote {
         collection: CollectionId,
         wanted: &Wanted<'_>,
     ) -> Result<Lists, MemoryError> {
-        let filter = self.filter(wanted.filter);
+        let filter = self.origin.filter(wanted.filter);
         let query = |using: &str, vector, params| QueryPoints {
             collection_name: self.name(collection),
             query: Some(Query {
@@ -360,7 +320,7 @@ impl Remote {
             wait: Some(true),
             points: records
                 .into_iter()
-                .map(|(record, hash)| self.point(record, hash))
+                .map(|(record, hash)| self.origin.point(record, hash))
                 .collect(),
             ..UpsertPoints::default()
         };
@@ -375,7 +335,10 @@ impl Remote {
         collection: CollectionId,
         points: Vec<Uuid>,
     ) -> Result<(), MemoryError> {
-        let ids = points.into_iter().map(|point| self.id(point)).collect();
+        let ids = points
+            .into_iter()
+            .map(|point| self.origin.id(point))
+            .collect();
         let request = DeletePoints {
             collection_name: self.name(collection),
             wait: Some(true),
@@ -397,8 +360,8 @@ impl Remote {
     ) -> Result<HeldPage, MemoryError> {
         let request = ScrollPoints {
             collection_name: self.name(collection),
-            filter: Some(self.filter(&Filter::default())),
-            offset: after.map(|point| self.id(point)),
+            filter: Some(self.origin.filter(&Filter::default())),
+            offset: after.map(|point| self.origin.id(point)),
             limit: Some(u32::try_from(self.options.batch_records.max(1)).unwrap_or(u32::MAX)),
             with_payload: Some(payload(SelectorOptions::Include(PayloadIncludeSelector {
                 fields: vec![HASH.to_owned()],
@@ -416,11 +379,11 @@ impl Remote {
                     // Not what we wrote: it is written again.
                     _ => String::new(),
                 };
-                Ok((self.record(held.id, "list")?, HeldHash(hash)))
+                Ok((self.listed(held.id)?, HeldHash::from(hash)))
             })
             .collect::<Result<_, MemoryError>>()?;
         let next = page.next_page_offset;
-        let next = next.map(|id| self.record(Some(id), "list")).transpose()?;
+        let next = next.map(|id| self.listed(Some(id))).transpose()?;
         Ok((held, next))
     }
 
@@ -428,7 +391,7 @@ impl Remote {
     pub(super) fn count(&self, collection: CollectionId) -> Result<u64, MemoryError> {
         let request = CountPoints {
             collection_name: self.name(collection),
-            filter: Some(self.filter(&Filter::default())),
+            filter: Some(self.origin.filter(&Filter::default())),
             exact: Some(true),
             ..CountPoints::default()
         };
@@ -471,20 +434,9 @@ impl Remote {
         self.collections[collection.index()].clone()
     }
 
-    fn id(&self, point: Uuid) -> PointId {
-        let mixed = Uuid::from_u128(point.as_u128() ^ self.id_mask);
-        PointId {
-            point_id_options: Some(PointIdOptions::Uuid(mixed.to_string())),
-        }
-    }
-
-    fn record(&self, id: Option<PointId>, step: &'static str) -> Result<Uuid, MemoryError> {
-        match id.and_then(|id| id.point_id_options) {
-            Some(PointIdOptions::Uuid(id)) => Uuid::try_parse(&id).ok(),
-            _ => None,
-        }
-        .map(|id| Uuid::from_u128(id.as_u128() ^ self.id_mask))
-        .ok_or_else(|| self.broken(step, "an id that is not ours"))
+    fn listed(&self, id: Option<PointId>) -> Result<Uuid, MemoryError> {
+        let record = self.origin.record(id);
+        record.ok_or_else(|| self.broken("list", "an id that is not ours"))
     }
 
     fn scored(&self, list: Vec<ScoredPoint>, fetch: usize) -> Result<Vec<Scored>, MemoryError> {
@@ -492,93 +444,17 @@ impl Remote {
         let scored = list
             .into_iter()
             .map(|hit| {
-                let (point, score) = (self.record(hit.id, "search")?, hit.score);
-                Ok(Scored { point, score })
+                let (point, score) = (self.origin.record(hit.id)?, hit.score);
+                Some(Scored { point, score })
             })
-            .collect::<Result<Vec<_>, MemoryError>>()?;
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| self.broken("search", "an id that is not ours"))?;
         let distinct: HashSet<_> = scored.iter().map(|hit| hit.point).collect();
         let sound = n_points <= fetch && distinct.len() == n_points;
         if !sound || scored.iter().any(|hit| !hit.score.is_finite()) {
             return Err(self.broken("search", "a list that is none"));
         }
         Ok(Scored::best(scored, fetch))
-    }
-
-    fn point(&self, record: Searchable, HeldHash(hash): HeldHash) -> PointStruct {
-        let text = |value: &str| Value {
-            kind: Some(Kind::StringValue(value.to_owned())),
-        };
-        let mut payload = HashMap::from([
-            (ORIGIN.to_owned(), text(&self.origin)),
-            (HASH.to_owned(), text(&hash)),
-        ]);
-        for field in KEYWORD_FIELDS {
-            if let Some(value) = record.fields.value(field) {
-                payload.insert(field.to_owned(), text(value));
-            }
-        }
-        if let Some(at) = record.fields.observed_unix_ns {
-            let at = i64::try_from(at / 1_000_000).unwrap_or(i64::MAX);
-            let kind = Some(Kind::IntegerValue(at));
-            payload.insert(OBSERVED_MS.to_owned(), Value { kind });
-        }
-        let (indices, values) = record.words.into_iter().unzip();
-        let dense = Vector::Dense(DenseVector {
-            data: record.vector,
-        });
-        let sparse = Vector::Sparse(SparseVector { values, indices });
-        let named = |vector| ServerVector {
-            vector: Some(vector),
-            ..ServerVector::default()
-        };
-        let vectors = HashMap::from([
-            (TEXT.to_owned(), named(dense)),
-            (WORDS.to_owned(), named(sparse)),
-        ]);
-        PointStruct {
-            id: Some(self.id(record.point)),
-            payload,
-            vectors: Some(Vectors {
-                vectors_options: Some(VectorsOptions::Vectors(NamedVectors { vectors })),
-            }),
-        }
-    }
-
-    fn filter(&self, filter: &Filter) -> ServerFilter {
-        let any_of = |field: &str, strings: Vec<String>| FieldCondition {
-            key: field.to_owned(),
-            r#match: Some(Match {
-                match_value: Some(MatchValue::Keywords(RepeatedStrings { strings })),
-            }),
-            ..FieldCondition::default()
-        };
-        let mut conditions = vec![any_of(ORIGIN, vec![self.origin.clone()])];
-        for (field, values) in filter.values() {
-            if let Some(values) = values {
-                conditions.push(any_of(field, values.clone()));
-            }
-        }
-        if filter.has_time() {
-            conditions.push(FieldCondition {
-                key: OBSERVED_MS.to_owned(),
-                range: Some(Range {
-                    lt: None,
-                    gt: None,
-                    gte: filter.observed_from_unix_ns.map(milliseconds),
-                    lte: filter.observed_before_unix_ns.map(milliseconds),
-                }),
-                ..FieldCondition::default()
-            });
-        }
-        ServerFilter {
-            must: conditions
-                .into_iter()
-                .map(|condition| Condition {
-                    condition_one_of: Some(ConditionOneOf::Field(condition)),
-                })
-                .collect(),
-            ..ServerFilter::default()
-        }
     }
 }
 
@@ -633,12 +509,4 @@ fn reason(error: &QdrantError) -> String {
         text.push(c);
     }
     text
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "milliseconds since 1970 fit 53 bits for 285,000 years"
-)]
-fn milliseconds(unix_ns: u64) -> f64 {
-    (unix_ns / 1_000_000) as f64
 }
