@@ -183,7 +183,13 @@ impl Tree {
         let kind = event.text("type")?;
         let mut line = event.passed_on();
         line.insert("id".to_owned(), json!(idx.to_string()));
-        line.insert("kind".to_owned(), json!(kind));
+        match kind.as_str() {
+            "prompt" => put_text(&mut line, "text", "user"),
+            "tool_output" => put_text(&mut line, "output", "tool"),
+            _ => {
+                line.insert("kind".to_owned(), json!(kind));
+            }
+        }
         line.insert("cgroup_id".to_owned(), json!(CGROUP));
         if let Some(workload) = workload {
             line.insert("workload".to_owned(), workload.value_of_all());
@@ -240,6 +246,18 @@ impl Tree {
     }
 }
 
+/// Makes `line` one of a text that `giver` gave, which stands in `field`.
+fn put_text(line: &mut Map<String, Value>, field: &str, giver: &str) {
+    let text = match line.remove(field) {
+        Some(Value::String(text)) => Value::String(text),
+        Some(Value::Null) | None => Value::Null,
+        Some(other) => Value::String(other.to_string()),
+    };
+    line.insert("text".to_owned(), text);
+    line.insert("kind".to_owned(), json!("text"));
+    line.insert("given_by".to_owned(), json!(giver));
+}
+
 fn key(tgid: u64) -> Value {
     json!(format!("{BOOT}:{tgid}:{}", tgid.saturating_mul(1_000)))
 }
@@ -283,6 +301,33 @@ mod tests {
         assert!(!all.contains("leaks") && !all.contains("decisive"), "{all}");
         let first = decode(&incident.events[0]).unwrap();
         assert_eq!(first.ancestors[0].image.comm, "tini");
+    }
+
+    #[test]
+    fn every_kind_that_the_product_knows_is_handed_over() {
+        use inwarden::types::EventKind;
+        let lines = r#"{"events":[
+            {"t":0,"type":"prompt","agent":"a","text":"sum up"},
+            {"t":0,"type":"tool_output","agent":"a","tool":"read","output":{"body":"hi"}},
+            {"t":0,"type":"tool_call","agent":"a","tool":"read","args":{}},
+            {"t":0,"type":"file","pid":5,"exe":"/bin/a","op":"unlink","path":"/tmp/a"},
+            {"t":0,"type":"connect","pid":5,"dst":"192.0.2.1","port":80,"proto":"tcp"},
+            {"t":0,"type":"dns","pid":5,"query":"a.test"}]}"#;
+        let incident = incident(&lines.replace('\n', " "));
+        let kinds: Vec<EventKind> = incident
+            .events
+            .iter()
+            .map(|line| decode(line).unwrap().kind())
+            .collect();
+        let expected = [
+            EventKind::Text,
+            EventKind::Text,
+            EventKind::ToolCall,
+            EventKind::File,
+            EventKind::Connect,
+            EventKind::Dns,
+        ];
+        assert_eq!(kinds, expected);
     }
 
     #[test]

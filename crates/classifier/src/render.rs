@@ -85,6 +85,27 @@ fn behaviour_lines(event: &Event) -> Behaviour {
             behaviour.lines.push(status);
             behaviour
         }
+        EventData::File(access) => {
+            let mut behaviour = image_lines("file access of", &event.process.image);
+            behaviour.push(access.op.name(), &access.path, MAX_EXEC_BYTES);
+            if let Some(to) = &access.to {
+                behaviour.push("to", to, MAX_EXEC_BYTES);
+            }
+            behaviour
+        }
+        EventData::Connect(connection) => {
+            let mut behaviour = image_lines("connection of", &event.process.image);
+            behaviour.push("to", &connection.peer.to_string(), MAX_EXEC_BYTES);
+            if let Some(port) = connection.port {
+                behaviour.lines.push(format!("port: {port}"));
+            }
+            behaviour
+        }
+        EventData::Dns(query) => {
+            let mut behaviour = image_lines("name lookup of", &event.process.image);
+            behaviour.push("name", &query.name, MAX_EXEC_BYTES);
+            behaviour
+        }
         _ => Behaviour {
             lines: vec!["no behaviour".to_owned()],
             is_cut: false,

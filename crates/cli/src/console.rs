@@ -122,7 +122,21 @@ fn subject(event: &Event) -> String {
         let giver = giver.unwrap_or_else(|| text.given_by.name().to_owned());
         return command(&[text.agent.clone(), giver]);
     }
-    let mut text = command(&event.process.image.argv.args);
+    let mut text = match &event.data {
+        EventData::File(access) => {
+            let op = access.op.name().to_owned();
+            command(&[event.process.image.exe.clone(), op, access.path.clone()])
+        }
+        EventData::Connect(connection) => {
+            let peer = connection.peer.to_string();
+            command(&[event.process.image.exe.clone(), "connect".to_owned(), peer])
+        }
+        EventData::Dns(query) => {
+            let name = query.name.clone();
+            command(&[event.process.image.exe.clone(), "dns".to_owned(), name])
+        }
+        _ => command(&event.process.image.argv.args),
+    };
     for ancestor in event.ancestors.iter().take(SHOWN_ANCESTORS) {
         let comm = command(std::slice::from_ref(&ancestor.image.comm));
         let _infallible = write!(text, " < {comm}");

@@ -96,6 +96,21 @@ fn event_json(event: &Event) -> Value {
         match &event.data {
             EventData::ToolCall(call) => add_call(fields, call),
             EventData::Text(text) => add_text(fields, text),
+            EventData::File(access) => {
+                fields.insert("op".to_owned(), json!(access.op.name()));
+                fields.insert("path".to_owned(), json!(redact_text(&access.path)));
+                let to = access.to.as_deref().map(redact_text);
+                fields.insert("to".to_owned(), json!(to));
+            }
+            EventData::Connect(connection) => {
+                let peer = connection.peer.to_string();
+                fields.insert("dst".to_owned(), json!(peer));
+                fields.insert("port".to_owned(), json!(connection.port));
+                fields.insert("proto".to_owned(), json!(connection.protocol.name()));
+            }
+            EventData::Dns(query) => {
+                fields.insert("query".to_owned(), json!(redact_text(&query.name)));
+            }
             _ => {}
         }
     }

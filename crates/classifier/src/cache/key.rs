@@ -93,6 +93,13 @@ pub(crate) fn behaviour_key(parts: &KeyParts<'_>) -> CacheKey {
             put(text.tool.as_deref().unwrap_or(""));
             put(parts.text);
         }
+        EventData::File(access) => {
+            put(access.op.name());
+            put(&access.path);
+            put(access.to.as_deref().unwrap_or(""));
+        }
+        EventData::Connect(connection) => put(&format!("{connection:?}")),
+        EventData::Dns(query) => put(&query.name),
         _ => put(&canonical(parts.text, noise)),
     }
     let mut fields: Vec<&(&str, String)> = parts.fields.iter().collect();
