@@ -2,14 +2,15 @@
 //! order of precedence.
 
 use std::{
+    io::Read as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use anyhow::{Context, anyhow, bail};
 use inwarden::{
-    Analyst, AnalystConfig, EngineError, Feedback, MemoryPlace, ModelDevice, PolicySource,
-    RuleChoice,
+    Analyst, AnalystConfig, EngineError, Feedback, MemoryPlace, MemoryServer, MemoryServerKey,
+    ModelDevice, PolicySource, RuleChoice,
     models::{CacheDirQuery, ModelCache},
 };
 use serde::Deserialize;
@@ -22,6 +23,9 @@ use crate::{
 /// The largest policy file that is read, in bytes.
 const MAX_POLICY_BYTES: u64 = 1 << 20;
 
+/// How much of the file of a server's key is read, in bytes.
+const MAX_KEY_FILE_BYTES: u64 = 8 * 1024;
+
 /// What a configuration file may say.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,6 +36,13 @@ struct File {
     models_dir: Option<PathBuf>,
     /// Directory of the precedent store.
     memory_dir: Option<PathBuf>,
+    /// Address of a Qdrant server's gRPC interface that indexes the store in
+    /// `memory_dir`, such as `https://qdrant.example:6334`.
+    memory_server: Option<String>,
+    /// File that holds its key.
+    memory_server_key_file: Option<PathBuf>,
+    /// Start of the names of its collections; default: `inwarden`.
+    memory_server_prefix: Option<String>,
     /// Directory of audit logs and recordings.
     state_dir: Option<PathBuf>,
     /// Cedar policy files; instead of the shipped ones.
@@ -57,6 +68,7 @@ impl Config {
             None => File::default(),
             Some(path) => read_file(path)?,
         };
+        let memory_server = memory_server(&file)?;
         let models_dir = match file.models_dir {
             Some(dir) => dir,
             None => inwarden::models::default_cache_dir(CacheDirQuery {
@@ -75,6 +87,10 @@ impl Config {
         if let Some(dir) = arguments.memory.clone().or(file.memory_dir) {
             analyst.memory = MemoryPlace::Directory(dir);
         }
+        if memory_server.is_some() && !matches!(analyst.memory, MemoryPlace::Directory(_)) {
+            return Err(anyhow!("memory_server needs memory_dir")).context(Misuse);
+        }
+        analyst.memory_server = memory_server;
         for stage in &arguments.without {
             match stage {
                 StageName::Rules => analyst.rules = RuleChoice::Off,
@@ -131,6 +147,40 @@ fn read_file(path: &Path) -> anyhow::Result<File> {
         .context(Misuse)
 }
 
+fn memory_server(file: &File) -> anyhow::Result<Option<MemoryServer>> {
+    let Some(url) = &file.memory_server else {
+        if file.memory_server_key_file.is_some() || file.memory_server_prefix.is_some() {
+            return Err(anyhow!("a key or prefix needs memory_server")).context(Misuse);
+        }
+        return Ok(None);
+    };
+    let mut server = MemoryServer::new(url)
+        .context("memory_server")
+        .context(Misuse)?;
+    if let Some(prefix) = &file.memory_server_prefix {
+        server = server
+            .with_collection_prefix(prefix)
+            .context("memory_server_prefix")
+            .context(Misuse)?;
+    }
+    if let Some(path) = &file.memory_server_key_file {
+        server.api_key = Some(
+            read_key(path)
+                .with_context(|| format!("memory_server_key_file {}", path.display()))
+                .context(Misuse)?,
+        );
+    }
+    Ok(Some(server))
+}
+
+fn read_key(path: &Path) -> anyhow::Result<MemoryServerKey> {
+    let mut key = String::new();
+    std::fs::File::open(path)?
+        .take(MAX_KEY_FILE_BYTES)
+        .read_to_string(&mut key)?;
+    Ok(MemoryServerKey::new(&key)?)
+}
+
 fn read_policy(path: &Path) -> anyhow::Result<PolicySource> {
     let read = || {
         let size = std::fs::metadata(path)?.len();
@@ -158,4 +208,38 @@ fn default_state_dir() -> PathBuf {
         .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
         .unwrap_or_else(|| PathBuf::from("/var/lib"))
         .join("inwarden")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_memory_server_is_checked_and_its_key_comes_from_a_file() {
+        let key = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(key.path(), "hush-hush\n").unwrap();
+        let server = |text: &str| {
+            let text = text.replace("KEY", &key.path().display().to_string());
+            memory_server(&toml::from_str(&text).unwrap())
+        };
+        assert!(server("").unwrap().is_none());
+        let good = server(
+            "memory_server = 'https://qdrant.example:6334'\nmemory_server_key_file = 'KEY'\n\
+             memory_server_prefix = 'ours'",
+        );
+        let good = good.unwrap().unwrap();
+        assert_eq!(good.url(), "https://qdrant.example:6334");
+        assert_eq!(good.collection_prefix(), "ours");
+        assert!(good.api_key.is_some());
+        assert!(!format!("{good:?}").contains("hush"));
+        for bad in [
+            "memory_server = 'qdrant.example'",
+            "memory_server = 'http://a'\nmemory_server_prefix = 'a/b'",
+            "memory_server = 'http://a'\nmemory_server_key_file = '/nonexistent/key'",
+            "memory_server_key_file = 'KEY'",
+        ] {
+            let error = format!("{:#}", server(bad).unwrap_err());
+            assert!(!error.contains("hush"), "{error}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ use inwarden_inference::{
     Fingerprint, InferenceError, LanguageModel, LoadOptions, ModelDevice, Scheduler,
     SchedulerConfig,
 };
+use inwarden_memory::ServerOptions as MemoryServer;
 use inwarden_models::{ModelCache, Sha256};
 use inwarden_policy::{CallQuery, Policy, PolicySource, ResponseQuery, Target, TextQuery};
 use inwarden_types::{Case, Decision, Event, EventData, Mode, Scope, Verdict};
@@ -67,6 +68,9 @@ pub struct AnalystConfig {
     pub model: Option<String>,
     /// Where precedents are kept.
     pub memory: MemoryPlace,
+    /// A Qdrant server that indexes the precedents of [`MemoryPlace::Directory`], for
+    /// the process that owns the directory. None: the embedded index alone.
+    pub memory_server: Option<MemoryServer>,
     /// Whether detection rules are used.
     pub rules: RuleChoice,
     /// Whether the judge answers with a head.
@@ -105,6 +109,7 @@ impl AnalystConfig {
         let models = models.into();
         Self {
             memory: MemoryPlace::Shipped(models.dir().join("precedents")),
+            memory_server: None,
             prefix_dir: Some(models.dir().join("prefixes")),
             models,
             model: Some(DEFAULT_MODEL.to_owned()),
@@ -166,7 +171,9 @@ impl Analyst {
             RuleChoice::Shipped => Some(Arc::new(RuleSet::shipped()?)),
             RuleChoice::Off => None,
         };
-        let memory = store::open(&config.memory, &config.models)?.map(Arc::new);
+        let server = config.memory_server.as_ref();
+        let memory = store::open_with_server(&config.memory, server, &config.models)?;
+        let memory = memory.map(Arc::new);
         let feedback = match (&config.memory, &memory) {
             (MemoryPlace::Directory(dir), Some(memory)) => {
                 Some(Feedback::beside(Arc::clone(memory), dir))

@@ -28,9 +28,9 @@ mod record;
 mod redact;
 mod replay;
 mod store;
-mod texts;
 #[cfg(test)]
 mod test_embedder;
+mod texts;
 mod warden;
 
 /// The example of the README.
@@ -72,6 +72,7 @@ pub use error::EngineError;
 pub use feedback::{Feedback, FeedbackEntry, FeedbackError, JudgedCase};
 pub use guard::{FailureMode, Guard, GuardConfig};
 pub use inwarden_inference::{LoadOptions, ModelDevice, SchedulerConfig};
+pub use inwarden_memory::{ServerKey as MemoryServerKey, ServerOptions as MemoryServer};
 pub use inwarden_policy::PolicySource;
 pub use pipeline::CaseReport;
 pub use record::verdict_json;

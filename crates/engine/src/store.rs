@@ -8,7 +8,7 @@ use std::{
 
 use inwarden_classifier::{MiniLmEmbed, seed_memory, shipped_data_hash};
 use inwarden_inference::Embedder;
-use inwarden_memory::{Memory, MemoryError, MemoryOptions};
+use inwarden_memory::{Memory, MemoryError, MemoryOptions, ServerOptions};
 use inwarden_models::ModelCache;
 
 use crate::{EngineError, MemoryPlace};
@@ -22,8 +22,18 @@ const SEEDING_LIMIT: Duration = Duration::from_secs(120);
 /// How often it looks.
 const SEEDING_CHECK: Duration = Duration::from_millis(100);
 
+/// Opens it without a server. If others are meant to use one, it catches up with what
+/// is written here as soon as one of them owns the store.
 pub(crate) fn open(
     place: &MemoryPlace,
+    models: &ModelCache,
+) -> Result<Option<Memory>, EngineError> {
+    open_with_server(place, None, models)
+}
+
+pub(crate) fn open_with_server(
+    place: &MemoryPlace,
+    server: Option<&ServerOptions>,
     models: &ModelCache,
 ) -> Result<Option<Memory>, EngineError> {
     if matches!(place, MemoryPlace::Off) {
@@ -36,7 +46,7 @@ pub(crate) fn open(
             let dir = parent.join(shipped_data_hash()?);
             return open_shipped(&dir, &embedder).map(Some);
         }
-        MemoryPlace::Directory(dir) => open_own(dir, embedder)?,
+        MemoryPlace::Directory(dir) => open_own(dir, embedder, server)?,
         _ => Memory::ephemeral(embedder)?,
     };
     seed_memory(&memory)?;
@@ -46,16 +56,20 @@ pub(crate) fn open(
 /// The store in `dir` as it is: whoever judges with it first puts what is shipped into
 /// it.
 pub(crate) fn open_unseeded(dir: &Path, models: &ModelCache) -> Result<Memory, EngineError> {
-    open_own(dir, load_embedder(models)?)
+    open_own(dir, load_embedder(models)?, None)
 }
 
 /// Others of this user on this host may use it at the same time.
-fn open_own(dir: &Path, embedder: Arc<MiniLmEmbed>) -> Result<Memory, EngineError> {
-    Ok(Memory::open_shared(
-        dir,
-        embedder,
-        MemoryOptions::default(),
-    )?)
+fn open_own(
+    dir: &Path,
+    embedder: Arc<MiniLmEmbed>,
+    server: Option<&ServerOptions>,
+) -> Result<Memory, EngineError> {
+    let options = MemoryOptions {
+        server: server.cloned(),
+        ..MemoryOptions::default()
+    };
+    Ok(Memory::open_shared(dir, embedder, options)?)
 }
 
 fn load_embedder(models: &ModelCache) -> Result<Arc<MiniLmEmbed>, EngineError> {
