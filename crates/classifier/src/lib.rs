@@ -20,6 +20,7 @@
 
 mod assessment;
 mod cache;
+mod cases;
 mod classifier;
 mod embed;
 mod error;
@@ -36,6 +37,10 @@ mod seed;
 mod terms;
 mod texts;
 
+pub use cases::{
+    Acted, CaseCounters, CaseLimits, CaseWeights, Cases, FittedCases, Observation, OwnVerdict,
+    PlainJudges, Sequence, SequenceVerdict, fit_cases, play, shipped_sequences,
+};
 pub use classifier::{Classifier, ClassifierConfig, Counters, Parts, Pending, Prepared};
 pub use embed::MiniLmEmbed;
 pub use error::ClassifierError;

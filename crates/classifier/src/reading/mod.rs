@@ -26,10 +26,13 @@ mod unicode;
 pub(crate) use code::Language;
 pub(crate) use command::Command;
 pub(crate) use evaluate::runs_its_input;
-pub(crate) use features::{Features, Surroundings};
+pub(crate) use features::{Act, Features, Surroundings, acts_of};
 pub(crate) use indicators::{INDICATORS, shown_by};
 pub(crate) use layers::{Layer, Reading};
-pub(crate) use objects::class_of;
+pub(crate) use objects::{
+    AddressClass, Host, PathClass, Purpose, class_of, has_purpose, hosts_in, is_masquerade,
+    is_temporary, normalised, paths_in,
+};
 pub(crate) use reader::{Read, Reader};
 
 /// Whether a program name is a shell's.
