@@ -37,6 +37,7 @@ pub(crate) fn exception(error: &EngineError) -> PyErr {
             FeedbackError::RowDamaged { .. } => DataError::new_err(message),
             _ => ConfigurationError::new_err(message),
         },
+        EngineError::Import(_) => DataError::new_err(message),
         EngineError::Policy(_) => ConfigurationError::new_err(message),
         EngineError::Models(_)
         | EngineError::Inference(_)

@@ -63,7 +63,7 @@ pub use learn::{
 };
 pub use quote::quote_untrusted;
 pub use render::{render_behaviour, render_case};
-pub use screen::{RuleSet, RuleSource};
+pub use screen::{RuleNote, RuleSet, RuleSource, rule_notes};
 pub use seed::{
     FEEDBACK_TENANT, LabelledExec, SHIPPED_TENANT, Seeded, calibration_rows, exec_case,
     rendering_hash, seed_memory, shipped_data_hash, shipped_precedents,

@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Classify(ClassifyOptions),
     /// Judge the events of a recording, one JSON line per case.
     Replay(ReplayOptions),
+    /// Put techniques, rules or runbooks of others into the memory.
+    Import(ImportOptions),
     /// Say what a judged case really was: it counts from the next case on.
     Feedback(FeedbackOptions),
     /// Say what this host offers and what is missing.
@@ -101,6 +103,27 @@ pub(crate) struct ReplayOptions {
     /// Leave times out of the output, so that two runs are the same bytes.
     #[arg(long)]
     pub(crate) no_times: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ImportOptions {
+    /// What it is.
+    #[arg(value_enum)]
+    pub(crate) kind: KindName,
+    /// A bundle; a file or directory of rules or runbooks.
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+}
+
+/// What can be imported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KindName {
+    /// A STIX 2.1 bundle, such as MITRE ATT&CK: its techniques.
+    Stix,
+    /// Sigma rules: what they say about what they detect.
+    Sigma,
+    /// Runbooks in Markdown, cut at their headings.
+    Runbook,
 }
 
 #[derive(Args, Debug)]

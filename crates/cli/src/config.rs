@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use inwarden::{
-    Analyst, AnalystConfig, EngineError, Feedback, MemoryPlace, MemoryServer, MemoryServerKey,
-    ModelDevice, PolicySource, RuleChoice,
+    Analyst, AnalystConfig, EngineError, Feedback, Knowledge, MemoryPlace, MemoryServer,
+    MemoryServerKey, ModelDevice, PolicySource, RuleChoice,
     models::{CacheDirQuery, ModelCache},
 };
 use serde::Deserialize;
@@ -120,6 +120,11 @@ impl Config {
     /// Loads the models, rules and policies; takes seconds.
     pub(crate) fn load_analyst(&self) -> anyhow::Result<Analyst> {
         Ok(Analyst::load(&self.analyst)?)
+    }
+
+    /// Opens the store for imports; takes a second for its embedder.
+    pub(crate) fn open_knowledge(&self) -> Result<Knowledge, EngineError> {
+        Knowledge::open(&self.analyst)
     }
 
     /// Opens the store for corrections; takes a second for its embedder.

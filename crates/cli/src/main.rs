@@ -52,7 +52,7 @@ fn main() -> ExitCode {
             // The others end at once, as a program does by itself.
             let ends_at_once = matches!(
                 arguments.command,
-                Command::Doctor | Command::Feedback(_) | Command::Models(_)
+                Command::Doctor | Command::Feedback(_) | Command::Import(_) | Command::Models(_)
             );
             if !ends_at_once {
                 interrupt::install()?;
@@ -64,6 +64,7 @@ fn main() -> ExitCode {
             Command::Watch(options) => commands::watch::run(&config, &options),
             Command::Classify(options) => commands::classify::run(&config, &options),
             Command::Replay(options) => commands::replay::run(&config, &options),
+            Command::Import(options) => commands::import::run(&config, &options),
             Command::Feedback(options) => commands::feedback::run(&config, &options),
             Command::Doctor => commands::doctor::run(&config),
             Command::Models(options) => commands::models::run(&config, &options),

@@ -23,6 +23,10 @@ pub enum EngineError {
     #[error(transparent)]
     Feedback(#[from] crate::FeedbackError),
 
+    /// Something could not be imported.
+    #[error(transparent)]
+    Import(#[from] crate::ImportError),
+
     // The operator must act.
     /// The audit log cannot be opened.
     #[error("audit log {path} cannot be opened")]

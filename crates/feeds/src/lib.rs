@@ -7,6 +7,9 @@
 //! fields. A recording is a header line, then event lines, see
 //! [`RecordingReader`] and [`RecordingWriter`].
 //!
+//! It also reads what others write down about attacks: techniques out of a STIX
+//! bundle ([`read_stix_bundle`]) and runbooks in Markdown ([`split_runbook`]).
+//!
 //! This crate has no sockets, no files and no logs: it works on bytes and on
 //! `BufRead` and `Write`. Every byte is taken to be chosen by an attacker: lines
 //! are capped before they are parsed, nesting and counts while they are, and
@@ -41,6 +44,8 @@ mod error;
 mod json;
 mod lines;
 mod recording;
+mod runbook;
+mod stix;
 mod values;
 
 pub use decode::{
@@ -51,3 +56,5 @@ pub use encode::encode_event;
 pub use error::FeedError;
 pub use lines::{EventReader, NumberedLine};
 pub use recording::{RECORDING_SCHEMA, RecordingHeader, RecordingReader, RecordingWriter};
+pub use runbook::{MAX_PART_BYTES, MAX_RUNBOOK_PARTS, RunbookPart, split_runbook};
+pub use stix::{AttackPattern, MAX_STIX_DEPTH, MAX_STIX_OBJECTS, StixBundle, read_stix_bundle};

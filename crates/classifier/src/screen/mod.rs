@@ -6,6 +6,7 @@
 //! counted: this screen sees one event at a time.
 
 mod fields;
+mod notes;
 mod shipped;
 mod tool_text;
 
@@ -17,6 +18,7 @@ use rsigma_parser::{Level, LogSource, SigmaRule, parse_sigma_yaml};
 use sha2::{Digest as _, Sha256};
 
 pub(crate) use fields::{field_values, is_cut};
+pub use notes::{RuleNote, rule_notes};
 pub(crate) use tool_text::command_of;
 
 use crate::ClassifierError;

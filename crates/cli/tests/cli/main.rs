@@ -7,6 +7,8 @@ mod classify;
 #[cfg(test)]
 mod feedback;
 #[cfg(test)]
+mod import;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod watch;
