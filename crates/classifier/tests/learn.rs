@@ -1,8 +1,6 @@
 //! Learning over the real model, with `INWARDEN_TEST_REAL=1`: few rows, from states
 //! to a set in a directory that the same model then takes.
 
-#![expect(clippy::print_stderr, reason = "a skipped test says so")]
-
 use std::{env, ops::ControlFlow, path::PathBuf, sync::Arc};
 
 use inwarden_classifier::{

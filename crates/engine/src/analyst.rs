@@ -3,8 +3,8 @@
 use std::{path::PathBuf, sync::Arc};
 
 use inwarden_classifier::{
-    Calibration, Classifier, ClassifierConfig, HeadUse, Judge, Parts, Question, RuleSet,
-    TextCalibration,
+    Calibration, Classifier, ClassifierConfig, HeadUse, Judge, LearnedSet, LearnedWeights, Parts,
+    Question, QwenJudge, RuleSet, TextCalibration,
 };
 use inwarden_inference::{
     Fingerprint, InferenceError, LanguageModel, LoadOptions, ModelDevice, Scheduler,
@@ -18,6 +18,7 @@ use inwarden_types::{Case, Decision, Event, EventData, Mode, Scope, Verdict};
 use crate::{
     EngineError, Feedback, FeedbackError,
     judge_prefix::{PrefixCounts, start_judge},
+    learn::{LearnedSets, LearnedUse},
     store,
     texts::{JudgeParts, TextJudges},
 };
@@ -53,7 +54,8 @@ pub enum RuleChoice {
 /// Whether the judge answers with a trained head beside its labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadChoice {
-    /// With the one that comes with this crate for the model, if one does.
+    /// With the learnt one ([`AnalystConfig::learned`]) or the one that comes with
+    /// this crate for the model, if there is one.
     Shipped,
     /// With labels alone.
     Off,
@@ -75,7 +77,13 @@ pub struct AnalystConfig {
     pub rules: RuleChoice,
     /// Whether the judge answers with a head.
     pub head: HeadChoice,
-    /// Weights and thresholds in place of the shipped ones.
+    /// Directory of what was learnt for `model`, by [`crate::learn`]. For each
+    /// question with a set there that fits, its head, words and weights are used in
+    /// place of the shipped ones. One that was learnt with another model, prompt,
+    /// arithmetic or features, is damaged, or that others may write, is not, and a
+    /// warning and [`Analyst::learned`] say why.
+    pub learned: Option<PathBuf>,
+    /// Weights and thresholds in place of the shipped and learnt ones.
     pub calibration: Option<Calibration>,
     /// The same for texts and tool calls, each in place of the shipped ones of its
     /// question. Where there are neither, these are judged as programs are.
@@ -115,6 +123,7 @@ impl AnalystConfig {
             model: Some(DEFAULT_MODEL.to_owned()),
             rules: RuleChoice::Shipped,
             head: HeadChoice::Shipped,
+            learned: None,
             calibration: None,
             text_calibrations: Vec::new(),
             policies: Vec::new(),
@@ -138,6 +147,7 @@ pub struct Analyst {
     prefix: Arc<PrefixCounts>,
     /// Of the judge, if there is one.
     head: Option<HeadUse>,
+    learned: Vec<(Question, LearnedUse)>,
     /// Of the store, if it is one of the user's own.
     feedback: Option<Feedback>,
     policy: Policy,
@@ -184,14 +194,18 @@ impl Analyst {
         let mut judge: Option<Arc<dyn Judge>> = None;
         let prefix = Arc::new(PrefixCounts::default());
         let mut head = None;
+        let mut learned = LearnedSets::default();
+        let mut learned_exec = None;
         if let Some(id) = &config.model {
-            let model = load_model(config, id)?;
+            let (model, fingerprint) = load_model(config, id)?;
+            if let Some(dir) = &config.learned {
+                learned = LearnedSets::load(dir, id, fingerprint, model.model());
+                learned_exec = learned.take(Question::Exec);
+            }
             let dir = config.prefix_dir.as_deref();
             let started = start_judge(&model, id, Question::Exec, dir, &prefix)?;
-            let (started, head_use) = match config.head {
-                HeadChoice::Shipped => started.with_shipped_head(Question::Exec),
-                HeadChoice::Off => (started, HeadUse::Absent),
-            };
+            let (started, head_use) =
+                with_head(started, Question::Exec, config.head, learned_exec.as_ref());
             if let HeadUse::Refused(error) = &head_use {
                 tracing::warn!(%error, "the judge answers without its head");
             }
@@ -207,7 +221,7 @@ impl Analyst {
             head: config.head,
             counts: Arc::clone(&prefix),
         });
-        let texts = TextJudges::new(text_parts, &config.text_calibrations)?;
+        let texts = TextJudges::new(text_parts, &config.text_calibrations, &mut learned)?;
         let or_none = |text: Option<String>| text.unwrap_or_else(|| "none".to_owned());
         let identity = vec![
             (
@@ -223,6 +237,7 @@ impl Analyst {
                 or_none(rules.as_ref().map(|rules| rules.len().to_string())),
             ),
             ("texts", texts.identity()?),
+            ("learned", learned.identity()),
             ("policy", policy.content_hash().to_owned()),
         ];
         let parts = Parts {
@@ -231,6 +246,12 @@ impl Analyst {
             rules,
         };
         let mut classifier = ClassifierConfig::shipped()?;
+        if let Some(LearnedSet { terms, weights, .. }) = learned_exec {
+            classifier.terms = Some(Arc::new(terms));
+            if let LearnedWeights::Exec(calibration) = weights {
+                classifier.calibration = *calibration;
+            }
+        }
         if let Some(calibration) = &config.calibration {
             classifier.calibration = calibration.clone();
         }
@@ -240,6 +261,7 @@ impl Analyst {
             scheduler,
             prefix,
             head,
+            learned: learned.uses,
             feedback,
             policy,
             identity,
@@ -340,6 +362,13 @@ impl Analyst {
         self.head.as_ref()
     }
 
+    /// What became of each learnt set in [`AnalystConfig::learned`]; questions without
+    /// one are not in it.
+    #[must_use]
+    pub fn learned(&self) -> &[(Question, LearnedUse)] {
+        &self.learned
+    }
+
     /// What was loaded, for the audit log: names and content hashes.
     #[must_use]
     pub fn identity(&self) -> &[(&'static str, String)] {
@@ -347,23 +376,40 @@ impl Analyst {
     }
 }
 
-fn load_model(config: &AnalystConfig, id: &str) -> Result<Arc<Scheduler>, EngineError> {
+/// The judge with the head of `learned`, or else the shipped one.
+pub(crate) fn with_head(
+    judge: QwenJudge,
+    question: Question,
+    choice: HeadChoice,
+    learned: Option<&LearnedSet>,
+) -> (QwenJudge, HeadUse) {
+    match (choice, learned) {
+        (HeadChoice::Off, _) => (judge, HeadUse::Absent),
+        (HeadChoice::Shipped, Some(learned)) => judge.with_fitting_head(learned.head.clone()),
+        (HeadChoice::Shipped, None) => judge.with_shipped_head(question),
+    }
+}
+
+fn load_model(
+    config: &AnalystConfig,
+    id: &str,
+) -> Result<(Arc<Scheduler>, Fingerprint), EngineError> {
     config.device.check().map_err(EngineError::Gpu)?;
     let files = config.models.locate(id)?;
     let mut options = config.load.clone();
-    let fingerprint = options.fingerprint;
-    options.fingerprint = fingerprint.or_else(|| Some(fingerprint_of(&files.sha256)));
+    let fingerprint = fingerprint_of(&files.sha256);
+    options.fingerprint = options.fingerprint.or(Some(fingerprint));
     let model = LanguageModel::load(&files.files, config.device, &options);
     let model = model.map_err(|error| match error {
         InferenceError::Gpu(error) => EngineError::Gpu(error),
         error => error.into(),
     })?;
     let scheduler = Scheduler::start(model, config.scheduler.clone())?;
-    Ok(Arc::new(scheduler))
+    Ok((Arc::new(scheduler), fingerprint))
 }
 
 /// The file's hash; of several files, the hash of their hashes.
-fn fingerprint_of(files: &[Sha256]) -> Fingerprint {
+pub(crate) fn fingerprint_of(files: &[Sha256]) -> Fingerprint {
     if let [file] = files {
         return Fingerprint(*file.as_bytes());
     }

@@ -60,6 +60,20 @@ pub enum EngineError {
         /// Why.
         source: inwarden_feeds::FeedError,
     },
+    /// What was to be learnt cannot be.
+    #[error("learn: {0}")]
+    LearnUsage(&'static str),
+    /// A file to learn from, or one that learning writes, cannot be used.
+    #[error("{} cannot be used", path.display())]
+    LearnFile {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// What was learnt cannot be written or used.
+    #[error(transparent)]
+    Learned(#[from] inwarden_classifier::LearnedError),
     /// A model file is absent or damaged.
     #[error(transparent)]
     Models(#[from] inwarden_models::ModelError),

@@ -94,7 +94,7 @@ fn prepare(dir: &Path) -> std::io::Result<()> {
     Err(std::io::Error::other("others may write it"))
 }
 
-fn is_ours(dir: &Metadata) -> bool {
+pub(crate) fn is_ours(dir: &Metadata) -> bool {
     let owner = dir.uid();
     (owner == 0 || owner == rustix::process::geteuid().as_raw())
         && dir.mode() & WRITABLE_BY_OTHERS == 0

@@ -24,6 +24,7 @@ mod guard;
 mod judge_prefix;
 mod judge_queue;
 mod knowledge;
+mod learn;
 mod pipeline;
 mod record;
 mod redact;
@@ -72,10 +73,17 @@ pub use counters::CounterSnapshot;
 pub use error::EngineError;
 pub use feedback::{Feedback, FeedbackEntry, FeedbackError, JudgedCase};
 pub use guard::{FailureMode, Guard, GuardConfig};
+pub use inwarden_classifier::{
+    Extraction, FamilyCount, LearnedError, Question, ReportCard, SetCard,
+};
 pub use inwarden_inference::{LoadOptions, ModelDevice, SchedulerConfig};
 pub use inwarden_memory::{ServerKey as MemoryServerKey, ServerOptions as MemoryServer};
 pub use inwarden_policy::PolicySource;
 pub use knowledge::{ImportError, Imported, Knowledge, KnowledgeKind, KnowledgeNote};
+pub use learn::{
+    CorpusChoice, HeadSource, LearnConfig, LearnOutcome, LearnStep, LearnedUse, Mined,
+    RecordedWork, WorkRecorder, head_sources, learn,
+};
 pub use pipeline::CaseReport;
 pub use record::verdict_json;
 pub use redact::{redact_argv, redact_json, redact_text};

@@ -10,15 +10,18 @@ use std::{
 };
 
 use inwarden_classifier::{
-    CallText, Classifier, ClassifierError, HeadUse, Judge, JudgeAnswer, JudgeError, Question,
-    TermModel, TextCalibration, TextClassifier, may_run_command, more_severe,
+    CallText, Classifier, ClassifierError, HeadUse, Judge, JudgeAnswer, JudgeError, LearnedSet,
+    LearnedWeights, Question, TermModel, TextCalibration, TextClassifier, may_run_command,
+    more_severe,
 };
 use inwarden_inference::Scheduler;
 use inwarden_types::{AgentText, Case, EventData, TextGiver, ToolCall, Verdict};
 
 use crate::{
     EngineError, HeadChoice,
+    analyst::with_head,
     judge_prefix::{PrefixCounts, start_judge},
+    learn::LearnedSets,
 };
 
 /// The questions that are not about program starts.
@@ -44,29 +47,43 @@ struct Lazy {
     question: Question,
     calibration: TextCalibration,
     terms: Option<Arc<TermModel>>,
+    learned: Option<LearnedSet>,
     made: OnceLock<Option<TextClassifier>>,
 }
 
 impl TextJudges {
-    /// With the shipped weights, or those among `own` that are of the question.
+    /// With the weights among `own` that are of the question, or those of `learned`,
+    /// or the shipped ones.
     pub(crate) fn new(
         parts: Option<JudgeParts>,
         own: &[TextCalibration],
+        learned: &mut LearnedSets,
     ) -> Result<Self, EngineError> {
         let mut lazy = Vec::new();
         for question in QUESTIONS {
             let named = own.iter().find(|one| one.question == question.name());
-            let calibration = match named {
-                Some(calibration) => Some(calibration.clone()),
-                None => TextCalibration::shipped(question)?,
+            let learned = learned.take(question);
+            let calibration = match (named, &learned) {
+                (Some(calibration), _) => Some(calibration.clone()),
+                (
+                    None,
+                    Some(LearnedSet {
+                        weights: LearnedWeights::Texts(weights),
+                        ..
+                    }),
+                ) => Some((**weights).clone()),
+                _ => TextCalibration::shipped(question)?,
             };
             if let Some(calibration) = calibration {
                 lazy.push(Lazy {
                     question,
                     calibration,
-                    terms: TermModel::shipped(question)
-                        .map_err(ClassifierError::from)?
-                        .map(Arc::new),
+                    terms: match &learned {
+                        Some(learned) => Some(learned.terms.clone()),
+                        None => TermModel::shipped(question).map_err(ClassifierError::from)?,
+                    }
+                    .map(Arc::new),
+                    learned,
                     made: OnceLock::new(),
                 });
             }
@@ -117,7 +134,8 @@ impl TextJudges {
     fn of(&self, question: Question) -> Option<&TextClassifier> {
         let lazy = self.lazy.iter().find(|lazy| lazy.question == question)?;
         let made = lazy.made.get_or_init(|| {
-            let judge = self.parts.as_ref().map(|parts| parts.judge(question));
+            let parts = self.parts.as_ref();
+            let judge = parts.map(|parts| parts.judge(question, lazy.learned.as_ref()));
             let made = TextClassifier::new(question, judge, lazy.calibration.clone());
             let made = made.map(|made| match &lazy.terms {
                 Some(terms) => made.with_terms(Arc::clone(terms)),
@@ -157,7 +175,7 @@ impl TextJudges {
 impl JudgeParts {
     /// A judge that cannot be had answers with its error, so that nothing counts
     /// as benign for want of it.
-    fn judge(&self, question: Question) -> Arc<dyn Judge> {
+    fn judge(&self, question: Question, learned: Option<&LearnedSet>) -> Arc<dyn Judge> {
         let dir = self.prefix_dir.as_deref();
         let started = start_judge(&self.scheduler, &self.model_id, question, dir, &self.counts);
         let judge = match started {
@@ -171,10 +189,7 @@ impl JudgeParts {
                 });
             }
         };
-        if self.head == HeadChoice::Off {
-            return Arc::new(judge);
-        }
-        let (judge, head) = judge.with_shipped_head(question);
+        let (judge, head) = with_head(judge, question, self.head, learned);
         if let HeadUse::Refused(error) = head {
             tracing::warn!(question = question.name(), %error, "a judge answers without its head");
         }

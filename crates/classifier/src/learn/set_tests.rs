@@ -84,7 +84,8 @@ fn a_set_comes_back_whole_and_the_former_one_is_replaced() {
 fn a_set_of_anything_else_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     parts().write(dir.path(), &used()).unwrap();
-    let changes: [(&str, fn(&mut LearnedOrigin)); 7] = [
+    type Change = fn(&mut LearnedOrigin);
+    let changes: [(&str, Change); 7] = [
         ("question", |used| used.question = "exec".to_owned()),
         ("model", |used| used.model = "n".to_owned()),
         ("model_sha256", |used| used.model_sha256 = "01".to_owned()),
