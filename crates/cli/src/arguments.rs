@@ -47,6 +47,9 @@ pub(crate) enum Command {
     Import(ImportOptions),
     /// Say what a judged case really was: it counts from the next case on.
     Feedback(FeedbackOptions),
+    /// Learn head, words and weights of a question, or record ordinary work to learn
+    /// from.
+    Learn(LearnOptions),
     /// Say what this host offers and what is missing.
     Doctor,
     /// Pull, list and verify model files.
@@ -151,6 +154,60 @@ pub(crate) struct FeedbackOptions {
     /// Take back what was said, by the id that the list shows.
     #[arg(long, value_name = "ID")]
     pub(crate) undo: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LearnOptions {
+    /// What is to be answered.
+    #[arg(long, value_enum, required_unless_present = "record")]
+    pub(crate) question: Option<QuestionName>,
+    /// Where the learnt set goes; default: where it is looked for, a directory of the
+    /// model in the state directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Where the model's numbers are kept, so that a run that was broken off goes on;
+    /// default: in the state directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work: Option<PathBuf>,
+    /// A recording of ordinary work: what looks most like an attack in it is learnt as
+    /// benign. May be given more than once.
+    #[arg(long, value_name = "RECORDING")]
+    pub(crate) hard_negatives: Vec<PathBuf>,
+    /// Most rows taken from recordings.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 2_000,
+        requires = "hard_negatives"
+    )]
+    pub(crate) max_hard_negatives: u32,
+    /// Learn from the given rows alone, not from the shipped corpus, too.
+    #[arg(long)]
+    pub(crate) own_rows_only: bool,
+    /// Write the report card as JSON, too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Record what this machine runs as benign rows into ROWS, until interrupted
+    /// (needs root).
+    #[arg(long, conflicts_with_all = ["question", "out", "work", "hard_negatives", "json"])]
+    pub(crate) record: bool,
+    /// End the recording after this many seconds.
+    #[arg(long, value_name = "N", requires = "record")]
+    pub(crate) seconds: Option<u64>,
+    /// Labelled rows in the format of the corpus, one JSON object a line; with --record
+    /// the one file to make.
+    #[arg(value_name = "ROWS")]
+    pub(crate) rows: Vec<PathBuf>,
+}
+
+/// A question that can be learnt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum QuestionName {
+    Exec,
+    ToolOutput,
+    UserText,
+    ToolCall,
 }
 
 #[derive(Args, Debug)]

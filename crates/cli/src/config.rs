@@ -45,6 +45,8 @@ struct File {
     memory_server_prefix: Option<String>,
     /// Directory of audit logs and recordings.
     state_dir: Option<PathBuf>,
+    /// Directory of what was learnt; default: one for each model in `state_dir`.
+    learned_dir: Option<PathBuf>,
     /// Cedar policy files; instead of the shipped ones.
     #[serde(default)]
     policies: Vec<PathBuf>,
@@ -59,6 +61,8 @@ struct File {
 pub(crate) struct Config {
     pub(crate) models: Arc<ModelCache>,
     pub(crate) state_dir: PathBuf,
+    /// Where what was learnt for the model is looked for; `None` without a model.
+    pub(crate) learned_dir: Option<PathBuf>,
     analyst: AnalystConfig,
 }
 
@@ -110,9 +114,16 @@ impl Config {
         if let Some(device) = file.device {
             analyst.device = device.parse::<ModelDevice>().context(Misuse)?;
         }
+        let state_dir = file.state_dir.unwrap_or_else(default_state_dir);
+        let learned_dir = analyst.model.as_ref().map(|model| {
+            let named = file.learned_dir;
+            named.unwrap_or_else(|| state_dir.join("learned").join(model))
+        });
+        analyst.learned.clone_from(&learned_dir);
         Ok(Self {
             models,
-            state_dir: file.state_dir.unwrap_or_else(default_state_dir),
+            state_dir,
+            learned_dir,
             analyst,
         })
     }
@@ -130,6 +141,11 @@ impl Config {
     /// Opens the store for corrections; takes a second for its embedder.
     pub(crate) fn open_feedback(&self) -> Result<Feedback, EngineError> {
         Feedback::open(&self.analyst)
+    }
+
+    /// What an analyst of this configuration is made of.
+    pub(crate) fn analyst(&self) -> &AnalystConfig {
+        &self.analyst
     }
 
     /// The ids of the models this configuration uses.

@@ -66,6 +66,7 @@ fn main() -> ExitCode {
             Command::Replay(options) => commands::replay::run(&config, &options),
             Command::Import(options) => commands::import::run(&config, &options),
             Command::Feedback(options) => commands::feedback::run(&config, &options),
+            Command::Learn(options) => commands::learn::run(&config, &options),
             Command::Doctor => commands::doctor::run(&config),
             Command::Models(options) => commands::models::run(&config, &options),
         });

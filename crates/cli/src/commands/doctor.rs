@@ -1,7 +1,7 @@
 //! `inwarden doctor`: what this host offers and what is missing.
 
 use inwarden::{
-    gpu,
+    HeadSource, gpu, head_sources,
     models::Manifest,
     sensor::{self, CheckState},
 };
@@ -37,6 +37,20 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<Ended> {
             .collect::<Vec<_>>()
             .join(", ")
     ))?;
+    if let Some(model) = &config.analyst().model {
+        console::line(&format!("heads for {model}"))?;
+        for (question, source) in head_sources(model, config.learned_dir.as_deref()) {
+            let name = question.name();
+            console::line(&match source {
+                HeadSource::Learned(file) => format!("  learnt  {name}: {}", file.display()),
+                HeadSource::Shipped => format!("  shipped {name}"),
+                HeadSource::Absent => format!(
+                    "  missing {name}: verdicts from labels and words alone; to make one: \
+                     inwarden --model {model} learn --question {name}"
+                ),
+            })?;
+        }
+    }
     console::line("processor")?;
     console::line(&format!(
         "  {} threads",

@@ -9,6 +9,8 @@ mod feedback;
 #[cfg(test)]
 mod import;
 #[cfg(test)]
+mod learn;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod watch;

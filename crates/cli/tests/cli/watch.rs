@@ -8,7 +8,7 @@ use std::{
 use crate::support::{RULES_ONLY, inwarden, must_be_real, stderr};
 
 /// Whether a warden can be started here; says so loudly if not.
-fn can_watch() -> bool {
+pub(crate) fn can_watch() -> bool {
     let root = rustix::process::geteuid().is_root();
     assert!(root || !must_be_real(), "INWARDEN_TEST_REAL=1 needs root");
     if !root {
