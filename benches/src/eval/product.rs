@@ -10,7 +10,7 @@ use inwarden::{
     Analyst, AnalystConfig, HeadChoice, MemoryPlace, RuleChoice, feeds,
     types::{Case, Event, Verdict},
 };
-use inwarden_classifier::Calibration;
+use inwarden_classifier::{Calibration, TextCalibration};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -30,15 +30,18 @@ pub(crate) enum Part {
     Head,
     /// What the reading of command lines finds.
     Features,
+    /// The linear models over the words of a text.
+    Words,
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Model,
         Self::Precedents,
         Self::Rules,
         Self::Head,
         Self::Features,
+        Self::Words,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -48,6 +51,7 @@ impl Part {
             Self::Rules => "rules",
             Self::Head => "head",
             Self::Features => "features",
+            Self::Words => "words",
         }
     }
 }
@@ -70,9 +74,14 @@ impl Product {
                 Part::Model => config.model = None,
                 Part::Precedents => config.memory = MemoryPlace::Off,
                 Part::Rules => config.rules = RuleChoice::Off,
-                Part::Features => config.calibration = Some(without_features()?),
+                Part::Features | Part::Words => {}
                 Part::Head => config.head = HeadChoice::Off,
             }
+        }
+        let silent = Silent::of(without);
+        if silent != Silent::default() {
+            config.calibration = Some(silent.exec()?);
+            config.text_calibrations = silent.texts()?;
         }
         let analyst = Analyst::load(&config).context("the product does not load")?;
         let mut identity: Vec<(String, String)> = analyst
@@ -103,25 +112,58 @@ impl Product {
     }
 }
 
-/// The shipped weights, those of features at zero and the others as they are.
-fn without_features() -> anyhow::Result<Calibration> {
-    let mut table: toml::Table = toml::from_str(&Calibration::shipped()?.to_text()?)?;
-    silence(&mut table);
-    Ok(Calibration::parse(&toml::to_string(&table)?)?)
+/// Signals whose shipped weights are set to zero; the others stay as they are.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Silent {
+    features: bool,
+    words: bool,
 }
 
-/// Sets the weight of features to zero wherever it stands.
-fn silence(table: &mut toml::Table) {
-    for (name, value) in table {
-        match value {
-            toml::Value::Table(weights) if name == "indicators" => {
-                for weight in weights.iter_mut() {
-                    *weight.1 = toml::Value::Float(0.0);
-                }
+impl Silent {
+    fn of(without: &[Part]) -> Self {
+        Self {
+            features: without.contains(&Part::Features),
+            words: without.contains(&Part::Words),
+        }
+    }
+
+    fn exec(self) -> anyhow::Result<Calibration> {
+        let mut table: toml::Table = toml::from_str(&Calibration::shipped()?.to_text()?)?;
+        self.silence(&mut table);
+        Ok(Calibration::parse(&toml::to_string(&table)?)?)
+    }
+
+    fn texts(self) -> anyhow::Result<Vec<TextCalibration>> {
+        let questions = [
+            inwarden_classifier::Question::UserText,
+            inwarden_classifier::Question::ToolOutput,
+            inwarden_classifier::Question::ToolCall,
+        ];
+        let mut all = Vec::new();
+        for question in questions {
+            if let Some(shipped) = TextCalibration::shipped(question)? {
+                let mut table: toml::Table = toml::from_str(&shipped.to_text()?)?;
+                self.silence(&mut table);
+                all.push(TextCalibration::parse(&toml::to_string(&table)?)?);
             }
-            toml::Value::Table(inner) => silence(inner),
-            toml::Value::Float(weight) if name == "features" => *weight = 0.0,
-            _ => {}
+        }
+        Ok(all)
+    }
+
+    /// Sets the weights to zero wherever they stand.
+    fn silence(self, table: &mut toml::Table) {
+        for (name, value) in table {
+            match value {
+                toml::Value::Table(weights) if name == "indicators" && self.features => {
+                    for weight in weights.iter_mut() {
+                        *weight.1 = toml::Value::Float(0.0);
+                    }
+                }
+                toml::Value::Table(inner) => self.silence(inner),
+                toml::Value::Float(weight) if name == "features" && self.features => *weight = 0.0,
+                toml::Value::Float(weight) if name == "terms" && self.words => *weight = 0.0,
+                _ => {}
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `inwarden._native`: conversion between Python and the engine, nothing else.
 //!
 //! The typed package around it (`python/inwarden`) is the API. Every call that
-//! may take more than a millisecond goes through [`call::detached`], which
+//! may take more than a millisecond goes through `call::detached`, which
 //! releases the GIL, converts errors and lets Ctrl-C through.
 
 mod answer;
