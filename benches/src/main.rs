@@ -1,8 +1,9 @@
 //! `inwarden-bench`: measures what the README claims.
 //!
 //! `llm` measures the model by itself and beside other engines, `accuracy` what
-//! the resident form of the weights costs, and `random-model` makes models of a
-//! given shape to measure with. `benches/README.md` documents the figures.
+//! the resident form of the weights costs, `memory` the search for precedents, and
+//! `random-model` makes models of a given shape to measure with. `benches/README.md`
+//! documents the figures.
 
 mod accuracy;
 mod attack;
@@ -10,6 +11,7 @@ mod candle_qwen2;
 mod eval;
 mod llm;
 mod machine;
+mod memory;
 mod model_files;
 mod peer;
 mod random_model;
@@ -38,6 +40,8 @@ enum Command {
     Eval(eval::EvalOptions),
     /// The classifier under attack: rewritten attacks and baited ordinary work.
     Attack(attack::AttackOptions),
+    /// How long the memory takes to find a record, and what it misses.
+    Memory(memory::MemoryOptions),
     /// Makes a model with random weights, in the shape and types of a real one.
     RandomModel(random_model::RandomModelOptions),
     /// One start, as `llm` measures it: in a process of its own.
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         Command::Accuracy(options) => accuracy::run(&options),
         Command::Eval(options) => eval::run(&options),
         Command::Attack(options) => attack::run(&options),
+        Command::Memory(options) => memory::run(&options),
         Command::RandomModel(options) => random_model::run(&options),
         Command::ColdStart(options) => llm::start_cold(&options),
     };
