@@ -3,8 +3,8 @@
 use std::{path::PathBuf, sync::Arc};
 
 use inwarden_classifier::{
-    Calibration, Classifier, ClassifierConfig, HeadUse, Judge, LearnedSet, LearnedWeights, Parts,
-    Question, QwenJudge, RuleSet, TextCalibration,
+    Calibration, CaseLimits, CaseWeights, Cases, Classifier, ClassifierConfig, HeadUse, Judge,
+    LearnedSet, LearnedWeights, Parts, Question, QwenJudge, RuleSet, TextCalibration,
 };
 use inwarden_inference::{
     Fingerprint, InferenceError, LanguageModel, LoadOptions, ModelDevice, Scheduler,
@@ -151,6 +151,7 @@ pub struct Analyst {
     /// Of the store, if it is one of the user's own.
     feedback: Option<Feedback>,
     policy: Policy,
+    case_weights: Arc<CaseWeights>,
     identity: Vec<(&'static str, String)>,
 }
 
@@ -223,6 +224,7 @@ impl Analyst {
         });
         let texts = TextJudges::new(text_parts, &config.text_calibrations, &mut learned)?;
         let or_none = |text: Option<String>| text.unwrap_or_else(|| "none".to_owned());
+        let case_weights = Arc::new(CaseWeights::shipped()?);
         let identity = vec![
             (
                 "judge",
@@ -238,6 +240,7 @@ impl Analyst {
             ),
             ("texts", texts.identity()?),
             ("learned", learned.identity()),
+            ("cases", case_weights.short_hash().to_owned()),
             ("policy", policy.content_hash().to_owned()),
         ];
         let parts = Parts {
@@ -264,6 +267,7 @@ impl Analyst {
             learned: learned.uses,
             feedback,
             policy,
+            case_weights,
             identity,
         })
     }
@@ -285,27 +289,50 @@ impl Analyst {
     ///
     /// The same case gets the same verdict in any order; only the stage times
     /// differ.
+    ///
+    /// Files, connections and lookups are judged by what they mean after the case's
+    /// earlier events.
     #[must_use]
     pub fn classify(&self, case: &Case) -> Verdict {
-        self.texts.classify(case, &self.classifier)
+        if let Some(own) = self.own_verdict(case) {
+            return own;
+        }
+        let mut cases = Cases::new(Arc::clone(&self.case_weights), CaseLimits::default());
+        let (last, earlier) = (case.last(), case.events().len() - 1);
+        for event in &case.events()[..earlier] {
+            let _noted = cases.observe(event);
+        }
+        let seen = cases.observe(last);
+        cases.conclude(&seen, None)
+    }
+
+    /// The verdict on the case's last event by itself, if it is of a kind that has one.
+    pub(crate) fn own_verdict(&self, case: &Case) -> Option<Verdict> {
+        let has_none = matches!(
+            case.last().data,
+            EventData::File(_) | EventData::Connect(_) | EventData::Dns(_)
+        );
+        (!has_none).then(|| self.texts.classify(case, &self.classifier))
     }
 
     /// What policy rules about `verdict` on `event`.
     #[must_use]
     pub fn decide(&self, event: &Event, verdict: &Verdict, mode: Mode, scope: &Scope) -> Decision {
-        self.decide_target(event, verdict, mode, scope, Target::Decided)
+        self.decide_response(&ResponseQuery {
+            event,
+            verdict,
+            in_scope: scope.contains(event),
+            mode,
+            target: Target::Decided,
+            protected: false,
+            counters: inwarden_policy::Counters::default(),
+        })
     }
 
-    pub(crate) fn decide_target(
-        &self,
-        event: &Event,
-        verdict: &Verdict,
-        mode: Mode,
-        scope: &Scope,
-        target: Target,
-    ) -> Decision {
-        let verdict_known = Some(verdict);
-        match &event.data {
+    /// What policy rules about a call, a text, or an event that is responded to.
+    pub(crate) fn decide_response(&self, query: &ResponseQuery<'_>) -> Decision {
+        let (verdict_known, mode) = (Some(query.verdict), query.mode);
+        match &query.event.data {
             EventData::ToolCall(call) => {
                 return self.policy.decide_call(&CallQuery {
                     call,
@@ -322,15 +349,11 @@ impl Analyst {
             }
             _ => {}
         }
-        self.policy.decide_response(&ResponseQuery {
-            event,
-            verdict,
-            in_scope: scope.contains(event),
-            mode,
-            target,
-            protected: false,
-            counters: inwarden_policy::Counters::default(),
-        })
+        self.policy.decide_response(query)
+    }
+
+    pub(crate) fn case_weights(&self) -> &Arc<CaseWeights> {
+        &self.case_weights
     }
 
     /// Where corrections of this analyst's verdicts go; they count from its next case

@@ -74,8 +74,12 @@ counters! {
     settled_by_precedent,
     /// Cases settled by the model.
     settled_by_model,
+    /// Cases settled by what happened before in them.
+    settled_by_case,
     /// Cases no stage settled in time.
     settled_by_fallback,
+    /// Cases, processes and sessions that were forgotten for want of room.
+    cases_forgotten,
     /// Cases that skipped stages because the queue before them was full.
     queue_full,
     /// Cases and loss records that no queue had room for: they have no report.
@@ -148,6 +152,7 @@ impl Counters {
             SettledBy::Rule(_) => self.settled_by_rule.add_one(),
             SettledBy::Precedent(_) => self.settled_by_precedent.add_one(),
             SettledBy::Model => self.settled_by_model.add_one(),
+            SettledBy::Case => self.settled_by_case.add_one(),
             _ => self.settled_by_fallback.add_one(),
         }
     }
@@ -170,6 +175,10 @@ pub(crate) struct Counter(AtomicU64);
 impl Counter {
     pub(crate) fn add_one(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
     }
 
     fn read(&self) -> u64 {

@@ -15,6 +15,7 @@
 
 mod analyst;
 mod audit;
+mod casebook;
 mod counters;
 mod error;
 mod exits;

@@ -5,14 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use inwarden_policy::Target;
+use inwarden_classifier::Observation;
+use inwarden_policy::{Counters as CaseCounters, ResponseQuery, Target};
 use inwarden_response::{KillRequest, Responder};
 use inwarden_types::{
     Action, ActionOutcome, ActionReport, BootTime, Case, Decision, Event, Label, Mode, ProcessKey,
     RefusedReason, Scope, Score, SettledBy, Stage, StageTimes, UndeterminedReason, Verdict,
 };
 
-use crate::{Analyst, counters::Counters, exits::ExitTable, forks::ForkTable};
+use crate::{Analyst, casebook::CaseBook, counters::Counters, exits::ExitTable, forks::ForkTable};
 
 /// A case with everything that came of it.
 #[derive(Clone, Debug)]
@@ -38,6 +39,7 @@ pub(crate) struct Pipeline {
     pub(crate) mode: Mode,
     pub(crate) scope: Scope,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) book: Arc<CaseBook>,
     /// `None` where nothing may be carried out: a replay.
     pub(crate) live: Option<Live>,
 }
@@ -53,8 +55,24 @@ pub(crate) struct Live {
 }
 
 impl Pipeline {
-    /// Decides about a judged case and carries the decision out.
-    pub(crate) fn finish(&self, case: Case, verdict: Verdict, queued: Duration) -> CaseReport {
+    /// Weighs the own verdict on a case's event with what its case shows, decides, and
+    /// carries the decision out. What no stage had room for was not observed; events
+    /// that nobody judges by themselves have no own verdict.
+    pub(crate) fn finish(
+        &self,
+        case: Case,
+        own: Option<Verdict>,
+        seen: Option<Observation>,
+        queued: Duration,
+    ) -> CaseReport {
+        let (verdict, before) = match (&seen, own) {
+            (Some(seen), own) => self.book.conclude(seen, own),
+            (None, Some(own)) => (own, CaseCounters::default()),
+            (None, None) => {
+                let missing = unjudged(UndeterminedReason::NotFullyRead);
+                (missing, CaseCounters::default())
+            }
+        };
         self.counters.count_settled(&verdict.settled_by);
         let mut stages = StageTimes::default();
         stages.add(Stage::Queue, queued);
@@ -62,13 +80,14 @@ impl Pipeline {
             stages.add(*stage, *elapsed);
         }
         let started = Instant::now();
-        let mut decision = self.decide(&case, &verdict, Target::Decided);
+        let mut decision = self.decide(&case, &verdict, (Target::Decided, before));
         stages.add(Stage::Policy, started.elapsed());
 
         let started = Instant::now();
         let mut action = self.act(&case, &decision);
         if action.outcome == ActionOutcome::AlreadyExited
-            && let Some((ancestor_decision, mut report)) = self.act_on_ancestor(&case, &verdict)
+            && let Some((ancestor_decision, mut report)) =
+                self.act_on_ancestor(&case, &verdict, before)
         {
             // Both decisions and all processes stay in the record.
             decision.policies.extend(ancestor_decision.policies);
@@ -78,6 +97,9 @@ impl Pipeline {
             action = report;
         }
         stages.add(Stage::Response, started.elapsed());
+        if let Some(seen) = &seen {
+            self.book.acted(seen, decision.enforced);
+        }
 
         let event_to_action = self.live.as_ref().and_then(|_| {
             let at = case.last().at?;
@@ -93,9 +115,21 @@ impl Pipeline {
         }
     }
 
-    fn decide(&self, case: &Case, verdict: &Verdict, target: Target) -> Decision {
-        self.analyst
-            .decide_target(case.last(), verdict, self.mode, &self.scope, target)
+    fn decide(
+        &self,
+        case: &Case,
+        verdict: &Verdict,
+        (target, before): (Target, CaseCounters),
+    ) -> Decision {
+        self.analyst.decide_response(&ResponseQuery {
+            event: case.last(),
+            verdict,
+            in_scope: self.scope.contains(case.last()),
+            mode: self.mode,
+            target,
+            protected: false,
+            counters: before,
+        })
     }
 
     fn act(&self, case: &Case, decision: &Decision) -> ActionReport {
@@ -126,12 +160,17 @@ impl Pipeline {
 
     /// The decided process is gone: asks policy about its oldest live ancestor
     /// below the scope's root, and acts on it if policy permits.
-    fn act_on_ancestor(&self, case: &Case, verdict: &Verdict) -> Option<(Decision, ActionReport)> {
+    fn act_on_ancestor(
+        &self,
+        case: &Case,
+        verdict: &Verdict,
+        before: CaseCounters,
+    ) -> Option<(Decision, ActionReport)> {
         let live = self.live.as_ref()?;
         let ancestor = live
             .responder
             .oldest_live_ancestor(case.last(), &self.scope)?;
-        let decision = self.decide(case, verdict, Target::OldestLiveAncestor);
+        let decision = self.decide(case, verdict, (Target::OldestLiveAncestor, before));
         (decision.enforced == Action::Kill).then(|| {
             let report = self.kill(live, ancestor, case.last());
             (decision, report)

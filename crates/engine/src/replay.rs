@@ -5,7 +5,10 @@ use std::sync::Arc;
 use inwarden_feeds::FeedError;
 use inwarden_types::{Case, Event, EventData, Mode, Scope};
 
-use crate::{Analyst, CaseReport, CounterSnapshot, counters::Counters, pipeline::Pipeline};
+use crate::{
+    Analyst, CaseReport, CounterSnapshot, casebook::CaseBook, counters::Counters,
+    pipeline::Pipeline,
+};
 
 /// How a recording is replayed.
 #[derive(Clone, Debug)]
@@ -19,8 +22,8 @@ pub struct ReplayConfig {
 /// The cases of a recording, judged one after the other as they are asked for.
 ///
 /// Replaying the same events twice gives the same reports, stage times aside:
-/// event time stands in the events, no deadline applies, and nothing is
-/// remembered. An event that cannot be read is an `Err` item; the next item is
+/// event time stands in the events, no deadline applies, and nothing but the
+/// recording's own earlier events is remembered. An event that cannot be read is an `Err` item; the next item is
 /// the next event.
 ///
 /// Created by [`crate::Warden::replay`].
@@ -40,6 +43,7 @@ impl crate::Warden {
             events: events.into_iter(),
             pipeline: Pipeline {
                 counters: Arc::new(Counters::with_model_of(&analyst)),
+                book: Arc::new(CaseBook::new(&analyst)),
                 analyst,
                 mode: config.mode,
                 scope: config.scope,
@@ -67,19 +71,25 @@ impl<I: Iterator<Item = Result<Event, FeedError>>> Iterator for Replay<I> {
                 Err(error) => return Some(Err(error)),
             };
             self.pipeline.counters.events.add_one();
+            let seen = self.pipeline.book.observe(&event, &self.pipeline.counters);
             let is_judged = matches!(
                 event.data,
-                EventData::Exec | EventData::ToolCall(_) | EventData::Text(_)
+                EventData::Exec
+                    | EventData::ToolCall(_)
+                    | EventData::Text(_)
+                    | EventData::File(_)
+                    | EventData::Connect(_)
+                    | EventData::Dns(_)
             );
             if !is_judged {
                 continue;
             }
             self.pipeline.counters.cases.add_one();
             let case = Case::of(event);
-            let verdict = self.pipeline.analyst.classify(&case);
+            let own = self.pipeline.analyst.own_verdict(&case);
             let report = self
                 .pipeline
-                .finish(case, verdict, std::time::Duration::ZERO);
+                .finish(case, own, Some(seen), std::time::Duration::ZERO);
             return Some(Ok(report));
         }
     }

@@ -83,11 +83,12 @@ impl PlaySummary {
     pub(crate) fn print(&self, scene: &Scene) -> anyhow::Result<()> {
         let counters = &self.counters;
         console::line(&format!(
-            "cases {}: settled by rule {}, precedent {}, model {}, fallback {}",
+            "cases {}: settled by rule {}, precedent {}, model {}, case {}, fallback {}",
             counters.cases,
             counters.settled_by_rule,
             counters.settled_by_precedent,
             counters.settled_by_model,
+            counters.settled_by_case,
             counters.settled_by_fallback
         ))?;
         console::line(&format!("alerts {}", self.tally.alerted))?;

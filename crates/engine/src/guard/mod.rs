@@ -25,7 +25,8 @@ use serde_json::{Map, json};
 use self::slot::{Slot, SlotFuture};
 use crate::{
     Analyst, CaseReport, CounterSnapshot, EngineError, Feedback, audit::AuditLog,
-    counters::Counters, judge_queue::JUDGE_THREADS, pipeline::unjudged, record::case_record,
+    casebook::CaseBook, counters::Counters, judge_queue::JUDGE_THREADS, pipeline::unjudged,
+    record::case_record,
 };
 
 /// What a guard answers when it cannot judge in time, or fails.
@@ -100,6 +101,7 @@ struct Shared {
     deadline: Duration,
     audit: Mutex<Option<AuditLog>>,
     counters: Counters,
+    book: CaseBook,
     asked: AtomicU64,
     /// The process that has the threads.
     process: u32,
@@ -139,6 +141,7 @@ impl Guard {
             }
         };
         let counters = Counters::with_model_of(&analyst);
+        let book = CaseBook::new(&analyst);
         let shared = Arc::new(Shared {
             analyst,
             mode: config.mode,
@@ -146,6 +149,7 @@ impl Guard {
             deadline: config.deadline,
             audit: Mutex::new(audit),
             counters,
+            book,
             asked: AtomicU64::new(0),
             process: std::process::id(),
         });
@@ -366,11 +370,14 @@ impl Shared {
     }
 
     fn judge(&self, case: &Case, queued: Duration) -> CaseReport {
-        let verdict = self.analyst.classify(case);
+        let seen = self.book.observe(case.last(), &self.counters);
+        let own = self.analyst.classify(case);
+        let (verdict, _before) = self.book.conclude(&seen, Some(own));
         let started = Instant::now();
         let decision = self
             .analyst
             .decide(case.last(), &verdict, self.mode, &Scope::AlertOnly);
+        self.book.acted(&seen, decision.enforced);
         let mut stages = StageTimes::default();
         stages.add(Stage::Queue, queued);
         for (stage, elapsed) in verdict.stages.as_slice() {

@@ -27,6 +27,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, bounded};
+use inwarden_classifier::Observation;
 use inwarden_response::Responder;
 use inwarden_sensor::{Sensor, SensorConfig};
 use inwarden_types::{Case, Losses, Mode, Scope, Verdict};
@@ -42,6 +43,7 @@ use self::{
 use crate::{
     Analyst, CaseReport, CounterSnapshot, EngineError,
     audit::AuditLog,
+    casebook::CaseBook,
     counters::Counters,
     exits::ExitTable,
     forks::ForkTable,
@@ -125,6 +127,9 @@ struct Arrival {
 struct Judged {
     case: Case,
     arrived: Instant,
+    /// What its case shows; `None` if no stage had room for it.
+    seen: Option<Observation>,
+    /// On the event by itself.
     verdict: Verdict,
 }
 
@@ -191,12 +196,14 @@ impl Warden {
         };
         let exits = Arc::new(ExitTable::default());
         let forks = Arc::new(ForkTable::default());
+        let book = Arc::new(CaseBook::new(&analyst));
         let response = ResponseLoop {
             pipeline: Pipeline {
                 analyst: Arc::clone(&analyst),
                 mode: config.mode,
                 scope: config.scope,
                 counters: Arc::clone(&warden.counters),
+                book: Arc::clone(&book),
                 live: Some(Live {
                     responder,
                     exits: Arc::clone(&exits),
@@ -216,6 +223,7 @@ impl Warden {
         let judge = Stages {
             analyst,
             counters: Arc::clone(&warden.counters),
+            book,
             queue: Arc::new(JudgeQueue::new(limits.judge_queue)),
             out: response_in.clone(),
             stop: Arc::clone(&warden.stop),

@@ -40,6 +40,7 @@ impl ResponseLoop {
         let Judged {
             case,
             arrived,
+            seen,
             verdict,
         } = judged;
         let queued = arrived.elapsed().saturating_sub(verdict.stages.total());
@@ -47,7 +48,7 @@ impl ResponseLoop {
         // name, and nothing more is known of what was done about it.
         let name = case.id().to_string();
         let finished = catch_unwind(AssertUnwindSafe(|| {
-            let report = self.pipeline.finish(case, verdict, queued);
+            let report = self.pipeline.finish(case, Some(verdict), seen, queued);
             let record = case_record(&report);
             (report, record)
         }));

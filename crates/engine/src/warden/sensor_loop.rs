@@ -162,6 +162,7 @@ impl EventSink {
         let unjudged = Judged {
             case: arrival.case,
             arrived: arrival.arrived,
+            seen: None,
             verdict: unjudged(UndeterminedReason::Overloaded),
         };
         next.send(Outgoing::Judged(Box::new(unjudged)), &self.counters);

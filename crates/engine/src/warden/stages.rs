@@ -7,16 +7,19 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender};
-use inwarden_classifier::{Pending, Prepared};
+use inwarden_classifier::{Observation, Pending, Prepared};
 use inwarden_types::{Case, Stage, UndeterminedReason, Verdict};
 
 use super::{Arrival, Judged, Outgoing, stop::Stop};
-use crate::{Analyst, counters::Counters, judge_queue::JudgeQueue, pipeline::unjudged};
+use crate::{
+    Analyst, casebook::CaseBook, counters::Counters, judge_queue::JudgeQueue, pipeline::unjudged,
+};
 
 /// A case whose cheap stages did not settle it.
 pub(super) struct Waiting {
     case: Case,
     arrived: Instant,
+    seen: Observation,
     pending: Pending,
 }
 
@@ -24,6 +27,7 @@ pub(super) struct Waiting {
 pub(super) struct Stages {
     pub(super) analyst: Arc<Analyst>,
     pub(super) counters: Arc<Counters>,
+    pub(super) book: Arc<CaseBook>,
     pub(super) queue: Arc<JudgeQueue<Waiting>>,
     pub(super) out: Sender<Outgoing>,
     pub(super) stop: Arc<Stop>,
@@ -35,13 +39,22 @@ impl Stages {
     pub(super) fn run_screen(self, cases: &Receiver<Arrival>) {
         for Arrival { case, arrived } in cases {
             let classifier = self.analyst.classifier();
+            let observe = || self.book.observe(case.last(), &self.counters);
+            let seen = match self.isolate(Stage::Screen, observe) {
+                Ok(seen) => seen,
+                Err(verdict) => {
+                    self.send((case, arrived, None), *verdict);
+                    continue;
+                }
+            };
             match self.isolate(Stage::Screen, || classifier.prepare(&case)) {
-                Ok(Prepared::Settled(verdict)) => self.send(case, arrived, verdict),
+                Ok(Prepared::Settled(verdict)) => self.send((case, arrived, Some(seen)), verdict),
                 Ok(Prepared::NeedsJudge(pending)) => {
                     let priority = pending.priority;
                     let waiting = Waiting {
                         case,
                         arrived,
+                        seen,
                         pending,
                     };
                     if let Some(overflow) = self.queue.push(priority, waiting) {
@@ -49,7 +62,7 @@ impl Stages {
                         self.fall_back(overflow, UndeterminedReason::Overloaded);
                     }
                 }
-                Err(verdict) => self.send(case, arrived, *verdict),
+                Err(verdict) => self.send((case, arrived, Some(seen)), *verdict),
             }
         }
         self.queue.close();
@@ -67,26 +80,34 @@ impl Stages {
             let Waiting {
                 case,
                 arrived,
+                seen,
                 pending,
             } = waiting;
             let classifier = self.analyst.classifier();
             match self.isolate(Stage::Judge, || classifier.judge(pending)) {
-                Ok(verdict) => self.send(case, arrived, verdict),
-                Err(verdict) => self.send(case, arrived, *verdict),
+                Ok(verdict) => self.send((case, arrived, Some(seen)), verdict),
+                Err(verdict) => self.send((case, arrived, Some(seen)), *verdict),
             }
         }
     }
 
     fn fall_back(&self, waiting: Waiting, reason: UndeterminedReason) {
         let classifier = self.analyst.classifier();
-        let verdict = classifier.fallback(waiting.pending, reason);
-        self.send(waiting.case, waiting.arrived, verdict);
+        let Waiting {
+            case,
+            arrived,
+            seen,
+            pending,
+        } = waiting;
+        let verdict = classifier.fallback(pending, reason);
+        self.send((case, arrived, Some(seen)), verdict);
     }
 
-    fn send(&self, case: Case, arrived: Instant, verdict: Verdict) {
+    fn send(&self, (case, arrived, seen): (Case, Instant, Option<Observation>), verdict: Verdict) {
         let judged = Judged {
             case,
             arrived,
+            seen,
             verdict,
         };
         // Its receiver lives as long as this sender.
