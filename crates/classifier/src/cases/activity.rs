@@ -5,9 +5,8 @@ use inwarden_types::{Connection, Event, FileAccess, FileOp, Peer};
 use super::{
     facts::Facts,
     kinds::{Kind, Shown},
-    programs::{
-        Above, SecretKind, is_backup, is_editor, is_keeper, is_service, name_of, runs_containers,
-    },
+    programs::{Above, is_backup, is_editor, is_keeper, is_service, name_of, runs_containers},
+    secrets::SecretKind,
 };
 use crate::reading::{
     AddressClass, Host, PathClass, Purpose, class_of, has_purpose, hosts_in, is_interpreter,

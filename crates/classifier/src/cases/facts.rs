@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use sha2::{Digest as _, Sha256};
 
-use super::programs::SecretKind;
+use super::secrets::SecretKind;
 use crate::reading::normalised;
 
 /// Files that are remembered as written.

@@ -15,6 +15,7 @@ mod facts;
 mod fit;
 mod kinds;
 mod programs;
+mod secrets;
 mod sequences;
 mod session;
 mod starts;
@@ -34,7 +35,8 @@ use self::{
     bounded::Bounded,
     facts::{Facts, path_hash},
     kinds::{Kind, Shown},
-    programs::{Above, SecretKind, is_boundary, name_of},
+    programs::{Above, is_boundary, name_of},
+    secrets::SecretKind,
     session::Session,
 };
 pub use self::{

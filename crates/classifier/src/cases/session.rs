@@ -6,7 +6,7 @@ use inwarden_types::{AgentText, TextGiver, ToolCall};
 use serde_json::Value;
 
 use super::kinds::{Kind, Shown};
-use super::programs::SecretKind;
+use super::secrets::SecretKind;
 use crate::reading::{AddressClass, Host, hosts_in, paths_in};
 
 /// Texts of one session that are remembered, and bytes of each.

@@ -5,7 +5,8 @@ use inwarden_types::Image;
 use super::{
     activity::{Scene, is_odd_place, share},
     kinds::{Kind, Shown},
-    programs::{SecretKind, is_backup, is_keeper, name_of, runs_containers},
+    programs::{is_backup, is_keeper, name_of, runs_containers},
+    secrets::SecretKind,
 };
 use crate::{
     reading::{
