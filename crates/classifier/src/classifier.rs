@@ -56,7 +56,7 @@ impl ClassifierConfig {
             cache_entries: 8192,
             top_k_retrieval: 12,
             calibration: Calibration::shipped()?,
-            terms: shipped_terms()?,
+            terms: TermModel::shipped(Question::Exec)?.map(Arc::new),
         })
     }
 }
@@ -224,9 +224,8 @@ impl Classifier {
             _ => return None,
         };
         let memory = self.parts.memory.as_deref()?;
-        let top_k_retrieval = self.config.top_k_retrieval;
         // Most stores hold none, and then no text is embedded.
-        let query = self.said.query(memory, kind, top_k_retrieval)?;
+        let query = self.said.query(memory, kind, self.config.top_k_retrieval)?;
         let (assessment, _) = self.assess(case, &query, start);
         let verdict = assessment.settle(self.config.calibration.settled_log_odds)?;
         matches!(verdict.settled_by, SettledBy::Precedent(_)).then_some(verdict)
@@ -508,10 +507,6 @@ fn evidence_level(hits: &[ScreenHit]) -> u8 {
         .map(|hit| hit.level)
         .max()
         .unwrap_or(0)
-}
-
-fn shipped_terms() -> Result<Option<Arc<TermModel>>, ClassifierError> {
-    Ok(TermModel::shipped(Question::Exec)?.map(Arc::new))
 }
 
 fn hash_text(hasher: &mut Sha256, text: &str) {
