@@ -14,7 +14,7 @@ def test_without_a_store_of_its_own_there_is_nowhere_to_put_it():
         case = guard.check_tool_call("reporter", "shell", ORDINARY)
         with pytest.raises(inwarden.ConfigurationError, match="store of your own"):
             guard.give_feedback(case, "benign")
-        with pytest.raises(inwarden.ConfigurationError, match="label='fine'"):
+        with pytest.raises(inwarden.ConfigurationError, match='label="fine"'):
             guard.give_feedback(case, "fine")
         with pytest.raises(TypeError):
             guard.give_feedback("case", "benign")
