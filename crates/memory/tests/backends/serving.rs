@@ -39,6 +39,7 @@ pub(crate) const CHECKS: &[Check] = &[
         reopened,
     ),
     ("a_server_that_forgot_everything_is_filled_again", forgotten),
+    ("a_server_that_lost_one_record_gets_it_again", lost_one),
     ("two_stores_on_one_server_do_not_see_each_other", two_stores),
     (
         "a_collection_of_another_dimension_is_refused_and_left_alone",
@@ -234,6 +235,34 @@ fn forgotten(server: &TestServer) {
         (20, 1),
         "{after:?}"
     );
+}
+
+fn lost_one(server: &TestServer) {
+    let dir = tempfile::tempdir().expect("there is a place");
+    let prefix = format!("inwarden-test-lost-{}", std::process::id());
+    let options = server.options().with_collection_prefix(&prefix);
+    let mut options = options.expect("the prefix is one");
+    options.check_every = Duration::from_millis(50);
+    let memory = Backend::Server(options).open(dir.path());
+    for n in 0..4 {
+        put(&memory, &format!("p{n}"), &format!("make target{n}"));
+    }
+    wait_caught_up(&memory);
+    server.remove_one_point(&format!("{prefix}-precedents"));
+    // Nobody searches; the counts tell.
+    wait_until("the record is sent again", || {
+        stats(&memory).server_puts == 5
+    });
+    wait_caught_up(&memory);
+    assert_eq!(ids(&memory, "make target1", 4).len(), 4);
+    let after = stats(&memory);
+    assert_eq!(
+        (after.server_searches, after.server_failures),
+        (1, 0),
+        "{after:?}"
+    );
+    drop(memory);
+    server.drop_all(&prefix);
 }
 
 fn two_stores(server: &TestServer) {

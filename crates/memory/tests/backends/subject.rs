@@ -3,7 +3,13 @@
 use std::{path::Path, time::Duration};
 
 use inwarden_memory::{ByCollection, Memory, MemoryOptions, ServerKey, ServerOptions};
-use qdrant_client::Qdrant;
+use qdrant_client::{
+    Qdrant,
+    qdrant::{
+        DeletePoints, PointsIdsList, PointsSelector, ScrollPoints,
+        points_selector::PointsSelectorOneOf,
+    },
+};
 use tempfile::TempDir;
 
 use crate::{
@@ -96,10 +102,44 @@ impl TestServer {
         });
     }
 
+    /// Removes one point of a collection with another prefix behind the back of the
+    /// store.
+    pub(crate) fn remove_one_point(&self, collection: &str) {
+        block_on(async {
+            let client = self.client();
+            let scroll = ScrollPoints {
+                collection_name: collection.to_owned(),
+                limit: Some(1),
+                ..ScrollPoints::default()
+            };
+            let page = client.scroll(scroll).await.expect("it lists");
+            let ids = page.result.into_iter().filter_map(|point| point.id);
+            let points = PointsSelectorOneOf::Points(PointsIdsList { ids: ids.collect() });
+            let delete = DeletePoints {
+                collection_name: collection.to_owned(),
+                wait: Some(true),
+                points: Some(PointsSelector {
+                    points_selector_one_of: Some(points),
+                }),
+                ..DeletePoints::default()
+            };
+            client.delete_points(delete).await.expect("it removes");
+        });
+    }
+
+    /// Removes what a store with another prefix made.
+    pub(crate) fn drop_all(&self, prefix: &str) {
+        block_on(async {
+            for name in ["precedents", "knowledge", "baselines"] {
+                let client = self.client();
+                let dropped = client.delete_collection(format!("{prefix}-{name}"));
+                dropped.await.expect("the collection can be removed");
+            }
+        });
+    }
+
     pub(crate) fn clean_up(&self) {
-        for name in ["precedents", "knowledge", "baselines"] {
-            self.drop_collection(name);
-        }
+        self.drop_all(&self.prefix);
     }
 
     fn client(&self) -> Qdrant {
