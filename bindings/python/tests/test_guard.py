@@ -107,7 +107,7 @@ def test_earlier_calls_go_with_a_call_and_into_the_record(tmp_path: Path):
     assert case.label == "malicious"
     event = records(log)[1]["event"]
     assert [past["tool"] for past in event["history"]] == ["read_mail", "list"]
-    assert event["history"][0]["args"] == '{"n":1}'
+    assert event["history"][0]["args"] == '{"n": 1}'
     assert event["history"][1]["output"] == '["a", 1]'
     assert "history" not in records(log)[2]["event"]
     assert "s3cr3tvalue" not in log.read_text()
