@@ -30,6 +30,11 @@ impl CaseBook {
         }
     }
 
+    /// Tells an agent's call or text what its session said before.
+    pub(crate) fn complete(&self, event: &mut Event) {
+        self.lock().complete(event);
+    }
+
     /// Takes the next event.
     pub(crate) fn observe(&self, event: &Event, counters: &Counters) -> Observation {
         let mut cases = self.lock();

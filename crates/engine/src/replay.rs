@@ -66,11 +66,12 @@ impl<I: Iterator<Item = Result<Event, FeedError>>> Iterator for Replay<I> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let event = match self.events.next()? {
+            let mut event = match self.events.next()? {
                 Ok(event) => event,
                 Err(error) => return Some(Err(error)),
             };
             self.pipeline.counters.events.add_one();
+            self.pipeline.book.complete(&mut event);
             let seen = self.pipeline.book.observe(&event, &self.pipeline.counters);
             let is_judged = matches!(
                 event.data,

@@ -6,7 +6,7 @@ use inwarden::{
     Analyst, AnalystConfig, CaseReport, MemoryPlace, ReplayConfig, Warden,
     feeds::decode_event,
     models::ModelCache,
-    types::{Action, CgroupId, Label, Mode, Scope, SettledBy},
+    types::{Action, CgroupId, EventData, Label, Mode, Scope, SettledBy},
 };
 
 const BOOT: &str = "00000000-0000-4000-8000-000000000001";
@@ -82,4 +82,26 @@ fn a_replay_with_cases_gives_the_same_verdicts_twice() {
             .collect()
     };
     assert_eq!(scores(), scores());
+}
+
+#[test]
+fn a_call_is_judged_in_the_light_of_what_its_agent_was_asked() {
+    let asked =
+        r#""kind":"text","agent":"a","given_by":"user","text":"Pay 40 to account NO12 7788 9900""#;
+    let called = r#""kind":"tool_call","agent":"a","tool":"pay","args":{"account":"NO12 7788 9900","sum":40}"#;
+    let alone = replay(&[line(1, 7, called)]);
+    let after = replay(&[line(1, 7, asked), line(2, 7, called)]);
+    let EventData::ToolCall(call) = &after[1].case.last().data else {
+        panic!("the second event is a call");
+    };
+    assert_eq!(
+        call.user_task.as_deref(),
+        Some("Pay 40 to account NO12 7788 9900")
+    );
+    let (alone, after) = (alone[0].verdict.score, after[1].verdict.score);
+    assert!(after < alone, "{after:?} {alone:?}");
+    // Another agent was not asked.
+    let other = called.replace(r#""agent":"a""#, r#""agent":"b""#);
+    let other = replay(&[line(1, 7, asked), line(2, 7, &other)]);
+    assert_eq!(other[1].verdict.score, alone);
 }

@@ -11,6 +11,7 @@
 
 mod activity;
 mod bounded;
+mod dialogue;
 mod facts;
 mod fit;
 mod kinds;
@@ -136,6 +137,16 @@ impl Cases {
             trees: Bounded::new(limits.trees),
             groups: Bounded::new(limits.groups),
             sessions: Bounded::new(limits.sessions),
+        }
+    }
+
+    /// Says of a call or a tool's text what its agent was asked for and did before,
+    /// where the event itself does not; to be called before it is observed.
+    pub fn complete(&mut self, event: &mut Event) {
+        if let Some(key) = session_of(event)
+            && let Some(session) = self.sessions.find_mut(&key)
+        {
+            session.dialogue().complete(&mut event.data);
         }
     }
 

@@ -5,6 +5,7 @@ use std::{borrow::Cow, collections::VecDeque, fmt};
 use inwarden_types::{AgentText, TextGiver, ToolCall};
 use serde_json::Value;
 
+use super::dialogue::Dialogue;
 use super::kinds::{Kind, Shown};
 use super::secrets::SecretKind;
 use crate::reading::{AddressClass, Host, hosts_in, paths_in};
@@ -23,6 +24,7 @@ const MIN_TARGET_BYTES: usize = 7;
 #[derive(Debug, Default)]
 pub(super) struct Session {
     texts: VecDeque<SeenText>,
+    dialogue: Dialogue,
     next_text: u64,
     /// Whether a call read a secret that its agent was not asked for.
     reached_secret: bool,
@@ -49,6 +51,7 @@ impl fmt::Debug for SeenText {
 impl Session {
     /// Remembers a text and names it for [`Session::judged`].
     pub(super) fn read(&mut self, text: &AgentText) -> u64 {
+        self.dialogue.read(text);
         self.next_text += 1;
         if self.texts.len() == MAX_TEXTS {
             self.texts.pop_front();
@@ -71,6 +74,7 @@ impl Session {
 
     /// What a call shows in the light of what was read before it.
     pub(super) fn call(&mut self, call: &ToolCall) -> Shown {
+        self.dialogue.called(call);
         let mut shown = Shown::default();
         let args = plain_args(beginning(&call.args_json, MAX_ARGS_BYTES));
         let words: Vec<&str> = args.split_whitespace().take(MAX_WORDS).collect();
@@ -97,6 +101,10 @@ impl Session {
         shown.mark(Kind::SentAfterSecretCall, self.reached_secret && leaves);
         self.reached_secret |= secret.is_some_and(|path| !self.user_named(call, path));
         shown
+    }
+
+    pub(super) fn dialogue(&self) -> &Dialogue {
+        &self.dialogue
     }
 
     /// How much a text of a tool spoke like an instruction: `0.0..=1.0`.
@@ -220,7 +228,7 @@ fn is_outside(word: &str) -> bool {
     }) && (word.contains("://") || word.contains('@'))
 }
 
-fn beginning(text: &str, max_bytes: usize) -> &str {
+pub(super) fn beginning(text: &str, max_bytes: usize) -> &str {
     &text[..text.floor_char_boundary(max_bytes)]
 }
 
