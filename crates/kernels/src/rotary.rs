@@ -18,7 +18,7 @@ const TASK_LEN: usize = 8192;
 /// Sines and cosines of the angles of all positions, to half a unit in the last
 /// place of f32.
 ///
-/// It holds those of [`STEP`] positions in a row and of every [`STEP`]th, in f64, so
+/// It holds those of `STEP` positions in a row and of every `STEP`th, in f64, so
 /// that 32,768 positions take less than a megabyte and no time to speak of.
 #[derive(Clone, Debug)]
 pub struct RotaryTable {

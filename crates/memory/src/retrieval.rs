@@ -22,7 +22,7 @@ impl Memory {
     /// first; among equal ones by id, then by tenant.
     ///
     /// Exact, except that of a collection with more than
-    /// [`MemoryOptions::index_from_records`] records the older ones are searched by
+    /// [`crate::MemoryOptions::index_from_records`] records the older ones are searched by
     /// an approximate index. The scores are always exact.
     ///
     /// # Errors
@@ -113,7 +113,7 @@ impl Memory {
 
     /// All precedents that pass the filters of `query`, in an order of their own, by
     /// pages: those after the page that returned `after`, at most
-    /// `query.top_k_retrieval` but at most [`MemoryOptions::max_batch_records`].
+    /// `query.top_k_retrieval` but at most [`crate::MemoryOptions::max_batch_records`].
     /// A page can be short or empty and not the last; the last returns no mark.
     ///
     /// # Errors
