@@ -1,6 +1,6 @@
 //! The decision: which action, and why.
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use cedar_policy::EntityUid;
 use inwarden_types::{Action, Decision, DecisionReason, Mode, PolicyId};
@@ -10,6 +10,7 @@ use crate::{
     authorize::{Answer, Authority, Session},
     load,
     query::{self, Question, Unaskable},
+    remembered::Remembered,
 };
 
 /// A checked policy set. Cheap to share behind an `Arc`; `Send` and `Sync`.
@@ -21,6 +22,7 @@ pub struct Policy {
     authority: Authority,
     ids: Vec<PolicyId>,
     content_hash: String,
+    remembered: Arc<Remembered>,
 }
 
 impl fmt::Debug for Policy {
@@ -88,6 +90,7 @@ impl Policy {
             authority,
             ids: ids.into_iter().collect(),
             content_hash: load::content_hash(sources, entities),
+            remembered: Arc::default(),
         })
     }
 
@@ -112,6 +115,10 @@ impl Policy {
     /// alert all the same, so that it cannot hide a case.
     #[must_use]
     pub fn decide_response(&self, query: &ResponseQuery<'_>) -> Decision {
+        self.remembered.or_else(query, || self.respond(query))
+    }
+
+    fn respond(&self, query: &ResponseQuery<'_>) -> Decision {
         let climbed = Question::of_response(query)
             .and_then(|question| self.authority.session(question))
             .and_then(|session| Climb::down(&session, query.in_scope));

@@ -51,6 +51,7 @@ mod decide;
 mod error;
 mod load;
 mod query;
+mod remembered;
 
 pub use decide::Policy;
 pub use error::PolicyError;

@@ -37,7 +37,7 @@ impl Target {
 
 /// What happened on the same subject before, since the engine started. Counts
 /// beyond `i64::MAX` reach policies as `i64::MAX`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
 pub struct Counters {
     /// Verdicts `malicious`.
     pub malicious: u64,
@@ -104,6 +104,7 @@ pub(crate) struct Question {
 }
 
 impl Question {
+    /// What is read here of the query stands in [`crate::remembered::Asked`], too.
     pub(crate) fn of_response(query: &ResponseQuery<'_>) -> Result<Self, Unaskable> {
         let process = &query.event.process;
         let workload = process
