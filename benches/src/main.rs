@@ -1,7 +1,8 @@
 //! `inwarden-bench`: measures what the README claims.
 //!
 //! `llm` measures the model by itself and beside other engines, `accuracy` what
-//! the resident form of the weights costs, `memory` the search for precedents, and
+//! the resident form of the weights costs, `memory` the search for precedents,
+//! `replay` the way of recorded events, and
 //! `random-model` makes models of a given shape to measure with. `benches/README.md`
 //! documents the figures.
 
@@ -15,6 +16,7 @@ mod memory;
 mod model_files;
 mod peer;
 mod random_model;
+mod replay;
 mod sample;
 mod subject;
 mod workload;
@@ -42,6 +44,8 @@ enum Command {
     Attack(attack::AttackOptions),
     /// How long the memory takes to find a record, and what it misses.
     Memory(memory::MemoryOptions),
+    /// A recording played several times: first sight, rate when known, decisions.
+    Replay(replay::ReplayOptions),
     /// Makes a model with random weights, in the shape and types of a real one.
     RandomModel(random_model::RandomModelOptions),
     /// One start, as `llm` measures it: in a process of its own.
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
         Command::Eval(options) => eval::run(&options),
         Command::Attack(options) => attack::run(&options),
         Command::Memory(options) => memory::run(&options),
+        Command::Replay(options) => replay::run(&options),
         Command::RandomModel(options) => random_model::run(&options),
         Command::ColdStart(options) => llm::start_cold(&options),
     };
