@@ -54,7 +54,7 @@ pub use head::{
 };
 pub use judge::{
     CallText, FoundPrefix, HeadUse, Judge, JudgeAnswer, JudgeError, JudgeSetupError, PastCall,
-    Prompt, Question, QwenJudge, SavedPrefixReport, Shot, render_call, render_text,
+    Prompt, Question, QwenJudge, SavedPrefixReport, Shot, render_text,
 };
 pub use learn::{
     Extraction, FamilyCount, LearnTask, LearnedError, LearnedOrigin, LearnedParts, LearnedSet,
@@ -71,5 +71,5 @@ pub use seed::{
 pub use terms::{TermFileError, TermModel, TermOrigin, cross_fitted as cross_fitted_terms};
 pub use texts::{
     FittedTexts, TextCalibration, TextClassifier, TextFitRow, TextWeights, fit_texts,
-    may_run_command, more_severe,
+    may_run_command, more_severe, render_call,
 };

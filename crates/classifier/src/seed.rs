@@ -15,8 +15,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     ClassifierError,
-    judge::{CallText, PastCall, render_call, render_text},
+    judge::{CallText, PastCall, render_text},
     render::{render_behaviour, render_case},
+    texts::render_call,
 };
 
 const PRECEDENTS: &str = include_str!("../data/precedents.jsonl");

@@ -19,9 +19,9 @@ use crate::{
 const L2: f64 = 0.000_1;
 /// Times that a row of ordinary work counts, and one of an attack: there are fewer.
 const COPIES: usize = 4;
-const ATTACK_COPIES: usize = 8;
+const ATTACK_COPIES: usize = 12;
 /// Of a row that asks for an alert, how many count as an attack.
-const ALERT_COPIES: usize = 6;
+const ALERT_COPIES: usize = 9;
 
 /// Weights, and what they make of sequences that they were not fitted on.
 #[derive(Clone, Debug)]

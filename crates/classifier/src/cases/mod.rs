@@ -39,6 +39,7 @@ use self::{
     programs::{Above, is_boundary, name_of},
     secrets::SecretKind,
     session::Session,
+    starts::StartWords,
 };
 pub use self::{
     facts::CaseCounters,
@@ -51,8 +52,8 @@ use crate::{
     reading::{Reader, Surroundings},
 };
 
-/// Readings of command lines that are kept.
-const READINGS: usize = 1_024;
+/// Command lines of which is kept what they say, about 300 bytes each.
+const START_WORDS: usize = 16_384;
 /// The cgroup that everything without one of its own is in; it joins nothing.
 const ROOT_CGROUP: CgroupId = CgroupId(1);
 /// Own verdicts count at most this much for an attack, in nats.
@@ -119,7 +120,7 @@ struct Known {
 #[derive(Debug)]
 pub struct Cases {
     weights: Arc<CaseWeights>,
-    reader: Reader,
+    words: Reader<StartWords>,
     processes: Bounded<ProcessKey, Known>,
     trees: Bounded<ProcessKey, Facts>,
     groups: Bounded<GroupKey, Facts>,
@@ -132,7 +133,7 @@ impl Cases {
     pub fn new(weights: Arc<CaseWeights>, limits: CaseLimits) -> Self {
         Self {
             weights,
-            reader: Reader::new(READINGS),
+            words: Reader::new(START_WORDS),
             processes: Bounded::new(limits.processes),
             trees: Bounded::new(limits.trees),
             groups: Bounded::new(limits.groups),
@@ -173,9 +174,9 @@ impl Cases {
             EventData::Exec => {
                 let names: Vec<&str> = event.ancestors.iter().map(|a| name_of(&a.image)).collect();
                 let around = Surroundings::of_parents(&names);
-                let image = &event.process.image;
-                let read = self.reader.argv(&image.argv.args, None, &around);
-                scene.start(&read.reading, &read.features)
+                let args = &event.process.image.argv.args;
+                let words = self.words.of_argv(args, &around, StartWords::of);
+                scene.start(&words)
             }
             EventData::File(access) => {
                 text_bytes = Some(access.path.len());

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::ClassifierError;
 
-const SHIPPED: [(&str, &str); 2] = [
+const SHIPPED: [(&str, &str); 3] = [
     (
         "sequences-attack.jsonl",
         include_str!("../../data/corpus/sequences-attack.jsonl"),
@@ -21,6 +21,10 @@ const SHIPPED: [(&str, &str); 2] = [
     (
         "sequences-benign.jsonl",
         include_str!("../../data/corpus/sequences-benign.jsonl"),
+    ),
+    (
+        "sequences-recorded.jsonl",
+        include_str!("../../data/corpus/sequences-recorded.jsonl"),
     ),
 ];
 /// All of a sequence happens in this cgroup.

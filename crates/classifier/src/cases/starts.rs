@@ -11,24 +11,84 @@ use super::{
 use crate::{
     reading::{
         Act, Features, PathClass, Purpose, Reading, acts_of, has_purpose, is_interpreter,
-        is_masquerade, is_temporary,
+        is_masquerade, is_question, is_temporary,
     },
     render::base_name,
 };
 
+/// What the words of a program start say by themselves. It is the same for the same
+/// words, so that it is found out once.
+#[derive(Debug)]
+pub(super) struct StartWords {
+    /// Of what only attacks show often.
+    strength: f64,
+    discovery_breadth: f64,
+    /// Programs that ask about the machine, and how much they ask.
+    questions: Vec<(String, usize)>,
+    /// Files run as programs or scripts, in odd places.
+    executed: Vec<String>,
+    uses_engine: bool,
+    is_privileged: bool,
+    /// Files written in temporary or odd places.
+    written: Vec<String>,
+    /// Secrets read by what they are not for.
+    secrets: Vec<SecretKind>,
+    fetches_raw: bool,
+    sends: bool,
+}
+
+impl StartWords {
+    pub(super) fn of(reading: &Reading, features: &Features) -> Self {
+        let acts = acts_of(&reading.commands);
+        let questions = acts.iter().map(|act| (act, question_weight(act)));
+        let executed = acts.iter().flat_map(|act| act.executed.iter().copied());
+        let written = acts.iter().flat_map(|act| act.written.iter().copied());
+        let read = acts.iter().flat_map(|act| {
+            let kinds = act.read.iter().filter_map(|path| SecretKind::of(path));
+            kinds.filter(|kind| !kind.is_for(act.name))
+        });
+        let fetches = acts
+            .iter()
+            .any(|act| has_purpose(act.name, Purpose::Download));
+        let by_command = features.data_sent > 0.0 || features.archive_sent > 0.0;
+        Self {
+            strength: act_strength(features),
+            discovery_breadth: f64::from(features.discovery_breadth),
+            questions: questions
+                .filter(|(_, weight)| *weight > 0)
+                .map(|(act, weight)| (act.name.to_owned(), weight))
+                .collect(),
+            executed: executed
+                .filter(|path| !path.is_empty() && is_odd_place(path))
+                .map(str::to_owned)
+                .collect(),
+            uses_engine: acts
+                .iter()
+                .any(|act| act.names(PathClass::EngineSocket) && !runs_containers(act.name)),
+            is_privileged: features.privileged_container > 0.0,
+            written: written
+                .filter(|path| is_temporary(path) || is_odd_place(path))
+                .map(str::to_owned)
+                .collect(),
+            secrets: read.collect(),
+            fetches_raw: fetches && features.address_public > 0.0,
+            sends: by_command && !acts.iter().any(|act| is_backup(act.name)),
+        }
+    }
+}
+
 impl Scene<'_> {
-    /// `reading` is that of the arguments, `features` what it shows.
-    pub(super) fn start(&mut self, reading: &Reading, features: &Features) -> Shown {
+    /// `words` are those of the arguments.
+    pub(super) fn start(&mut self, words: &StartWords) -> Shown {
         let mut shown = Shown::default();
         let image = &self.event.process.image;
-        let name = name_of(image).to_owned();
-        let acts = acts_of(&reading.commands);
-        let strength = act_strength(features);
+        let name = name_of(image);
+        let strength = words.strength;
         shown.raise(Kind::SteeredAct, strength);
-        self.questions(&acts, features, &mut shown);
+        self.questions(words, &mut shown);
         shown.mark(
             Kind::ServiceShell,
-            self.above.service && is_interpreter(&name),
+            self.above.service && is_interpreter(name),
         );
         if self.above.service {
             shown.raise(Kind::ServiceAct, strength);
@@ -36,47 +96,42 @@ impl Scene<'_> {
         if self.above.runtime {
             shown.raise(Kind::RuntimeAct, strength);
         }
-        self.run_files(image, &acts, &mut shown);
+        self.run_files(image, words, &mut shown);
         shown.mark(Kind::Masquerade, is_masquerade(&image.exe));
-        let engine = acts
-            .iter()
-            .any(|act| act.names(PathClass::EngineSocket) && !runs_containers(act.name));
-        let is_mounted = features.privileged_container > 0.0;
         shown.mark(
             Kind::EngineSocket,
-            engine && (is_mounted || !is_keeper(&name)),
+            words.uses_engine && (words.is_privileged || !is_keeper(name)),
         );
-        self.remember(&acts, features, &name);
-        self.left(&acts, features, &mut shown);
+        self.remember(words, name);
+        self.left(words, &mut shown);
         shown
     }
 
-    fn questions(&mut self, acts: &[Act<'_>], features: &Features, shown: &mut Shown) {
-        let mut weight = 0;
+    fn questions(&mut self, words: &StartWords, shown: &mut Shown) {
+        let weight = words.questions.iter().map(|(_, weight)| weight).sum();
         let mut breadth = 0;
-        for act in acts {
-            let question = question_weight(act);
-            if question > 0 {
-                weight += question;
-                breadth = breadth.max(self.tree.asked(act.name, self.now_ns));
-            }
+        for (name, _) in &words.questions {
+            breadth = breadth.max(self.tree.asked(name, self.now_ns));
         }
-        let asked = share(weight, 2).max(f64::from(features.discovery_breadth));
+        let asked = share(weight, 2).max(words.discovery_breadth);
         if self.above.service {
             shown.raise(Kind::ServiceDiscovery, asked);
         }
         if self.above.runtime {
             shown.raise(Kind::RuntimeDiscovery, asked);
         }
-        shown.raise(Kind::DiscoveryBurst, share(breadth.saturating_sub(2), 3));
+        // Scripts of packages ask before they set up.
+        if !self.above.keeper {
+            shown.raise(Kind::DiscoveryBurst, share(breadth.saturating_sub(2), 3));
+        }
     }
 
-    fn run_files(&mut self, image: &Image, acts: &[Act<'_>], shown: &mut Shown) {
-        let executed = acts.iter().flat_map(|act| act.executed.iter().copied());
-        for path in executed.chain([image.exe.as_str()]) {
-            if path.is_empty() || !is_odd_place(path) || self.above.keeper {
-                continue;
-            }
+    fn run_files(&mut self, image: &Image, words: &StartWords, shown: &mut Shown) {
+        if self.above.keeper {
+            return;
+        }
+        let own = Some(image.exe.as_str()).filter(|path| !path.is_empty() && is_odd_place(path));
+        for path in words.executed.iter().map(String::as_str).chain(own) {
             shown.mark(Kind::OddPlaceRun, true);
             let written = self.tree.has_written(path) || self.group.has_written(path);
             shown.mark(Kind::DroppedRun, written);
@@ -86,39 +141,26 @@ impl Scene<'_> {
     }
 
     /// Keeps what later events are judged by.
-    fn remember(&mut self, acts: &[Act<'_>], features: &Features, name: &str) {
-        for act in acts {
-            for path in act
-                .written
-                .iter()
-                .filter(|path| is_temporary(path) || is_odd_place(path))
-            {
-                self.tree.wrote(path);
-                self.group.wrote(path);
-            }
-            if is_backup(name) || is_keeper(name) {
-                continue;
-            }
-            let read = act.read.iter().filter_map(|path| SecretKind::of(path));
-            for kind in read.filter(|kind| !kind.is_for(act.name)) {
-                self.tree.read_secret(kind, self.now_ns);
-                self.group.read_secret(kind, self.now_ns);
+    fn remember(&mut self, words: &StartWords, name: &str) {
+        for path in &words.written {
+            self.tree.wrote(path);
+            self.group.wrote(path);
+        }
+        if !is_backup(name) && !is_keeper(name) {
+            for kind in &words.secrets {
+                self.tree.read_secret(*kind, self.now_ns);
+                self.group.read_secret(*kind, self.now_ns);
             }
         }
-        let fetches = acts
-            .iter()
-            .any(|act| has_purpose(act.name, Purpose::Download));
-        if fetches && features.address_public > 0.0 {
+        if words.fetches_raw {
             self.tree.raw_fetch = true;
             self.group.raw_fetch = true;
         }
     }
 
     /// Data goes out by a command after a secret was read.
-    fn left(&self, acts: &[Act<'_>], features: &Features, shown: &mut Shown) {
-        let by_command = features.data_sent > 0.0 || features.archive_sent > 0.0;
-        let is_trade = acts.iter().any(|act| is_backup(act.name));
-        if by_command && !is_trade {
+    fn left(&self, words: &StartWords, shown: &mut Shown) {
+        if words.sends {
             let after = self.tree.knows_secret(self.now_ns);
             shown.mark(Kind::SentAfterSecret, after);
             let elsewhere = self.group.knows_secret(self.now_ns);
@@ -138,8 +180,8 @@ fn question_weight(act: &Act<'_>) -> usize {
         {
             2
         }
-        "ls" | "pwd" | "env" | "printenv" | "set" => 1,
-        name if has_purpose(name, Purpose::Discover) => 1,
+        "ls" | "pwd" | "printenv" | "set" => 1,
+        name if has_purpose(name, Purpose::Discover) => usize::from(is_question(act)),
         _ => 0,
     }
 }

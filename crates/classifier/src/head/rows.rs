@@ -19,9 +19,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     ClassifierError,
-    judge::{CallText, PastCall, Question, render_call, render_text},
+    judge::{CallText, PastCall, Question, render_text},
     render::render_case,
     seed::exec_case,
+    texts::render_call,
 };
 
 /// A labelled case.

@@ -15,8 +15,8 @@ use crate::{ClassifierError, judge::Question};
 
 /// Penalties that are tried, from the largest down. Windows are many for each row
 /// and the fit chooses among them, so they need more.
-const PENALTIES: [f64; 3] = [0.1, 0.03, 0.01];
-const PENALTIES_OF_WINDOWS: [f64; 2] = [0.3, 0.1];
+const PENALTIES: [f64; 4] = [0.1, 0.03, 0.01, 0.003];
+const PENALTIES_OF_WINDOWS: [f64; 3] = [0.3, 0.1, 0.03];
 
 fn penalties_for(choice: &StateChoice) -> &'static [f64] {
     match choice.is_of_windows() {

@@ -11,9 +11,6 @@ use inwarden_inference::{InferenceError, Normalization, TokenId, Tokenizer};
 
 use super::Prompt;
 
-/// Event tokens that are read; of longer ones, both ends.
-const MAX_EVENT_TOKENS: usize = 256;
-
 /// Tokens of a window over an event, and of what two neighbours share.
 const WINDOW_TOKENS: usize = 16;
 const WINDOW_OVERLAP: usize = 8;
@@ -25,6 +22,7 @@ pub(crate) struct Frame {
     pub(crate) prefix: Vec<TokenId>,
     /// What stands where a long event is cut.
     cut_mark: Vec<TokenId>,
+    max_event_tokens: usize,
     question: Vec<TokenId>,
     answer_start: Vec<TokenId>,
 }
@@ -84,6 +82,7 @@ impl Frame {
         let mut frame = Self {
             prefix: Vec::new(),
             cut_mark: tokenizer.encode_text(" [...] ")?,
+            max_event_tokens: prompt.max_event_tokens.max(3),
             question,
             answer_start,
         };
@@ -129,12 +128,13 @@ impl Frame {
     ) -> Result<Framed, InferenceError> {
         let event = tokenizer.encode_text(case_text)?;
         let behind = self.question.len() + self.answer_start.len();
-        let mut tokens = Vec::with_capacity(event.len().min(MAX_EVENT_TOKENS) + behind + 8);
-        if event.len() <= MAX_EVENT_TOKENS {
+        let most = self.max_event_tokens;
+        let mut tokens = Vec::with_capacity(event.len().min(most) + behind + 8);
+        if event.len() <= most {
             tokens.extend_from_slice(&event);
         } else {
-            let tail = MAX_EVENT_TOKENS / 3;
-            tokens.extend_from_slice(&event[..MAX_EVENT_TOKENS - tail]);
+            let tail = most / 3;
+            tokens.extend_from_slice(&event[..most - tail]);
             tokens.extend_from_slice(&self.cut_mark);
             tokens.extend_from_slice(&event[event.len() - tail..]);
         }

@@ -13,7 +13,7 @@ pub use prompt::{Prompt, Shot};
 pub use question::Question;
 pub use qwen::{HeadUse, JudgeSetupError, QwenJudge};
 pub use saved_prefix::{FoundPrefix, SavedPrefixReport};
-pub use texts::{CallText, PastCall, render_call, render_text};
+pub use texts::{CallText, PastCall, render_text};
 
 /// Judges the text of a case. The text is untrusted and must be treated as data.
 pub trait Judge: Send + Sync {

@@ -37,7 +37,13 @@ pub struct Prompt {
     pub answer_end: String,
     /// Texts of cases that say nothing; the mean answer to them is the prior.
     pub content_free: Vec<String>,
+    /// Tokens of a case that are read, at least 3; of longer ones, both ends.
+    pub max_event_tokens: usize,
 }
+
+/// Of every question but that about tool calls, which tells of several things.
+const EVENT_TOKENS: usize = 256;
+const CALL_TOKENS: usize = 384;
 
 impl Prompt {
     /// The prompt this crate's calibration was made with.
@@ -60,6 +66,7 @@ impl Prompt {
             content_free: ["exec: N/A", "exec: [program]", "exec:"]
                 .map(str::to_owned)
                 .to_vec(),
+            max_event_tokens: EVENT_TOKENS,
         }
     }
 
@@ -84,6 +91,10 @@ impl Prompt {
             shots: Vec::new(),
             question: asked.to_owned(),
             content_free: ["text: N/A", "text:", "N/A"].map(str::to_owned).to_vec(),
+            max_event_tokens: match question {
+                Question::ToolCall => CALL_TOKENS,
+                _ => EVENT_TOKENS,
+            },
             ..Self::shipped()
         }
     }
@@ -123,6 +134,10 @@ impl Prompt {
         if !self.question.is_empty() {
             word("question");
             word(&self.question);
+        }
+        if self.max_event_tokens != EVENT_TOKENS {
+            word("tokens");
+            word(&self.max_event_tokens.to_string());
         }
         hasher.finalize().into()
     }

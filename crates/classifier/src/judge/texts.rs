@@ -12,10 +12,6 @@ use crate::quote::quote_untrusted;
 const MAX_TEXT_BYTES: usize = 900;
 const MAX_TASK_BYTES: usize = 300;
 const MAX_NAME_BYTES: usize = 60;
-const MAX_ARGS_BYTES: usize = 500;
-const MAX_PAST_CALLS: usize = 3;
-const MAX_PAST_ARGS_BYTES: usize = 80;
-const MAX_OUTPUT_BYTES: usize = 360;
 
 /// A tool call in the light of what came before it.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -83,34 +79,6 @@ pub fn render_text(text: &str, user_task: Option<&str>, tool: Option<&str>) -> S
     lines.join("\n")
 }
 
-/// A text for [`crate::Question::ToolCall`]: the task, the last calls with what
-/// came back, then the call.
-#[must_use]
-pub fn render_call(call: &CallText) -> String {
-    let mut lines = vec![format!(
-        "task: {}",
-        quote_untrusted(&call.user_task, MAX_TASK_BYTES)
-    )];
-    let n_left_out = call.history.len().saturating_sub(MAX_PAST_CALLS);
-    for past in &call.history[n_left_out..] {
-        lines.push(format!(
-            "earlier: {} {}",
-            quote_untrusted(&past.tool, MAX_NAME_BYTES),
-            quote_untrusted(&past.args_json, MAX_PAST_ARGS_BYTES)
-        ));
-        lines.push(format!(
-            "gave: {}",
-            quote_untrusted(&past.output, MAX_OUTPUT_BYTES)
-        ));
-    }
-    lines.push(format!(
-        "call: {} {}",
-        quote_untrusted(&call.tool, MAX_NAME_BYTES),
-        quote_untrusted(&call.args_json, MAX_ARGS_BYTES)
-    ));
-    lines.join("\n")
-}
-
 // It does not name its text: that may be secret.
 impl std::fmt::Debug for CallText {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -149,22 +117,5 @@ mod tests {
         let text = render_text(hostile, Some(hostile), Some(hostile));
         let fields: Vec<&str> = text.lines().filter_map(|l| l.split(':').next()).collect();
         assert_eq!(fields, ["task", "from", "text"]);
-        let past = PastCall {
-            tool: hostile.to_owned(),
-            args_json: hostile.to_owned(),
-            output: hostile.to_owned(),
-        };
-        let call = CallText {
-            user_task: hostile.to_owned(),
-            history: vec![past; 5],
-            tool: hostile.to_owned(),
-            args_json: hostile.to_owned(),
-        };
-        let text = render_call(&call);
-        let fields: Vec<&str> = text.lines().filter_map(|l| l.split(':').next()).collect();
-        let expected = [
-            "task", "earlier", "gave", "earlier", "gave", "earlier", "gave", "call",
-        ];
-        assert_eq!(fields, expected);
     }
 }

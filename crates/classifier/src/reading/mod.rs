@@ -26,7 +26,7 @@ mod unicode;
 pub(crate) use code::Language;
 pub(crate) use command::Command;
 pub(crate) use evaluate::runs_its_input;
-pub(crate) use features::{Act, Features, Surroundings, acts_of};
+pub(crate) use features::{Act, Features, Surroundings, acts_of, is_question};
 pub(crate) use indicators::{INDICATORS, shown_by};
 pub(crate) use layers::{Layer, Reading};
 pub(crate) use objects::{

@@ -1,5 +1,5 @@
-//! A cache of readings in front of the parser: what was started in exactly these
-//! words before is not read again.
+//! A cache in front of the parser: what was started in exactly these words before is
+//! not read again.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,21 +25,15 @@ impl Read {
     }
 }
 
-/// Reads command lines. The cache holds them in memory as they were given, bounded
-/// in number and size, and never writes them anywhere.
+/// Reads command lines, and keeps of each its reading or what somebody makes of it.
+/// The cache holds these in memory as they were given, bounded in number and size,
+/// and never writes them anywhere.
 #[derive(Debug)]
-pub(crate) struct Reader {
-    cache: Mutex<RecentCache<Arc<Read>>>,
+pub(crate) struct Reader<T = Read> {
+    cache: Mutex<RecentCache<Arc<T>>>,
 }
 
 impl Reader {
-    /// A reader that remembers about `max_entries` readings; 0 remembers none.
-    pub(crate) fn new(max_entries: usize) -> Self {
-        Self {
-            cache: Mutex::new(RecentCache::new(max_entries)),
-        }
-    }
-
     /// Reads the arguments of a program; `also` as in [`Reading::of_program`].
     pub(crate) fn argv(
         &self,
@@ -47,14 +41,7 @@ impl Reader {
         also: Option<&str>,
         surroundings: &Surroundings,
     ) -> Arc<Read> {
-        let mut hasher = Hasher::new(0, surroundings);
-        let mut n_bytes = 0;
-        for arg in args {
-            n_bytes += arg.len();
-            hasher.text(arg);
-        }
-        hasher.text(also.unwrap_or(""));
-        self.find_or(hasher, n_bytes, || {
+        self.argv_or(args, also, surroundings, || {
             Read::of(Reading::of_program(args, also), surroundings)
         })
     }
@@ -67,8 +54,47 @@ impl Reader {
             Read::of(Reading::of_line(line), surroundings)
         })
     }
+}
 
-    fn find_or(&self, hasher: Hasher, n_bytes: usize, read: impl FnOnce() -> Read) -> Arc<Read> {
+impl<T> Reader<T> {
+    /// A reader that remembers about `max_entries` command lines; 0 remembers none.
+    pub(crate) fn new(max_entries: usize) -> Self {
+        Self {
+            cache: Mutex::new(RecentCache::new(max_entries)),
+        }
+    }
+
+    /// What `make` makes of the reading of a program's arguments; always the same.
+    pub(crate) fn of_argv(
+        &self,
+        args: &[String],
+        surroundings: &Surroundings,
+        make: impl FnOnce(&Reading, &Features) -> T,
+    ) -> Arc<T> {
+        self.argv_or(args, None, surroundings, || {
+            let read = Read::of(Reading::of_program(args, None), surroundings);
+            make(&read.reading, &read.features)
+        })
+    }
+
+    fn argv_or(
+        &self,
+        args: &[String],
+        also: Option<&str>,
+        surroundings: &Surroundings,
+        read: impl FnOnce() -> T,
+    ) -> Arc<T> {
+        let mut hasher = Hasher::new(0, surroundings);
+        let mut n_bytes = 0;
+        for arg in args {
+            n_bytes += arg.len();
+            hasher.text(arg);
+        }
+        hasher.text(also.unwrap_or(""));
+        self.find_or(hasher, n_bytes, read)
+    }
+
+    fn find_or(&self, hasher: Hasher, n_bytes: usize, read: impl FnOnce() -> T) -> Arc<T> {
         if n_bytes > MAX_KEPT_BYTES {
             return Arc::new(read());
         }
@@ -109,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_same_words_are_read_once_and_others_anew() {
-        let reader = Reader::new(64);
+        let reader: Reader = Reader::new(64);
         let around = Surroundings::default();
         let first = reader.argv(&args("curl -s https://a.example"), None, &around);
         assert!(Arc::ptr_eq(

@@ -13,7 +13,7 @@ const OVERLAP_BYTES: usize = 200;
 pub(super) const MAX_WINDOWS: usize = 24;
 
 /// What is known of a text or call besides the judge's answer, `(name, value)` in
-/// a fixed order for each question; values are about `0..=2` and higher is more
+/// a fixed order for each question; values are about `-1..=2` and higher is more
 /// suspicious.
 pub(crate) type Columns = Vec<(&'static str, f64)>;
 
@@ -53,6 +53,7 @@ pub(super) fn call_columns_or_cut(call: &CallText) -> (Columns, bool) {
         ("instructing_score", of_score(found.instructing_score)),
         ("highest_span", of_score(found.highest_score)),
         ("tool_instructed", found.tool_instructed),
+        ("resisted", if found.is_resisted { -1.0 } else { 0.0 }),
     ];
     (columns, found.incomplete)
 }
@@ -118,6 +119,7 @@ pub(super) fn summary(column: &str) -> &'static str {
         "from_nowhere" => "values that stand nowhere",
         "instructing_score" => "an order in an output names a value of the call",
         "tool_instructed" => "an order in an output names the tool",
+        "resisted" => "the call has nothing of what an order in an output names",
         _ => "another signal",
     }
 }

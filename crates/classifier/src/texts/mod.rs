@@ -8,6 +8,7 @@
 //! with weights of their own.
 
 mod calibration;
+mod call_text;
 mod columns;
 mod join;
 mod provenance;
@@ -30,13 +31,14 @@ use sha2::{Digest as _, Sha256};
 pub use calibration::{FittedTexts, TextCalibration, TextFitRow, TextWeights, fit_texts};
 
 use self::calibration::terms_column;
+pub use self::call_text::render_call;
 pub(crate) use self::columns::{Columns, call_columns, text_columns};
 use self::columns::{call_columns_or_cut, renderings, summary};
 pub use self::join::{may_run_command, more_severe};
 use crate::{
     ClassifierError, Counters, Judge, JudgeError,
     cache::{CacheKey, RecentCache},
-    judge::{CallText, Question, render_call},
+    judge::{CallText, Question},
     terms::TermModel,
 };
 

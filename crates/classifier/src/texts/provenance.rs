@@ -13,7 +13,7 @@ const MAX_VALUES: usize = 64;
 const MAX_WORDS: usize = 24;
 const MAX_DEPTH: usize = 16;
 const MAX_ARGS_BYTES: usize = 64 * 1024;
-const MAX_OUTPUTS: usize = 32;
+pub(super) const MAX_OUTPUTS: usize = 32;
 
 /// Origins of a call's argument values; shares are of all values, `0..=1`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -31,6 +31,9 @@ pub(crate) struct CallProvenance {
     /// The share of the tool's words that stand in an instruction-like span and not
     /// in the task.
     pub(crate) tool_instructed: f64,
+    /// Whether an order in an output names something of its own, and the call, which
+    /// names things or is of another tool, has none of it.
+    pub(crate) is_resisted: bool,
     /// Whether a part of the arguments or of what came before was not read.
     pub(crate) incomplete: bool,
 }
@@ -87,11 +90,25 @@ impl CallProvenance {
                 found.not_from_task += share;
             }
         }
+        let is_its_own = found.tool_instructed == 0.0 || !named_by(call).is_empty();
+        found.is_resisted =
+            found.only_instructed == 0.0 && is_its_own && sources.has_order_with_values();
         found
     }
 }
 
 impl Sources {
+    /// Whether an order names a telling word that neither the task nor another
+    /// sentence has.
+    fn has_order_with_values(&self) -> bool {
+        let orders = self.spans.iter().filter(|span| span.score >= INSTRUCTION);
+        orders.take(16).any(|order| {
+            let own = words_of(&order.text).filter(|word| is_named(word));
+            own.take(MAX_WORDS)
+                .any(|word| matches!(self.origin(word), Origin::Instruction(_)))
+        })
+    }
+
     /// The origin of a value, or where it is not found as a whole, of its words.
     fn origins(&self, value: &str) -> Vec<Origin> {
         let value = value.trim().to_lowercase();
@@ -99,11 +116,7 @@ impl Sources {
             Origin::Nowhere => {}
             found => return vec![found],
         }
-        let split = |c: char| c.is_whitespace() || "\"'()[]{}<>,;|=".contains(c);
-        let words = value
-            .split(split)
-            .map(|word| word.trim_matches(['.', ':', '!', '?']));
-        let telling = words.filter(|word| word.len() >= 3 && is_telling(word));
+        let telling = words_of(&value).filter(|word| word.len() >= 3 && is_telling(word));
         let origins: Vec<Origin> = telling
             .take(MAX_WORDS)
             .map(|word| self.origin(word))
@@ -139,9 +152,40 @@ impl Sources {
     }
 }
 
+fn words_of(text: &str) -> impl Iterator<Item = &str> {
+    let split = |c: char| c.is_whitespace() || "\"'()[]{}<>,;|=".contains(c);
+    text.split(split)
+        .map(|word| word.trim_matches(['.', ':', '!', '?']))
+}
+
 /// Names, addresses and numbers tell where they come from; common words do not.
 fn is_telling(word: &str) -> bool {
-    word.len() >= 7 || word.contains(|c: char| c.is_ascii_digit() || "@/._-#+".contains(c))
+    word.len() >= 7 || is_named(word)
+}
+
+/// Addresses, accounts, paths and numbers.
+fn is_named(word: &str) -> bool {
+    word.len() >= 3 && word.contains(|c: char| c.is_ascii_digit() || "@/._-#+".contains(c))
+}
+
+/// What the arguments of `call` name that its task does not: whole values and the
+/// telling words of longer ones, in lower case.
+pub(super) fn named_by(call: &CallText) -> Vec<String> {
+    let task = call.user_task.to_lowercase();
+    let mut named = Vec::new();
+    for value in values_of(&call.args_json).0 {
+        let value = value.trim().to_lowercase();
+        let words = words_of(&value)
+            .filter(|word| is_telling(word))
+            .take(MAX_WORDS);
+        for word in words.chain([value.as_str()]) {
+            if word.len() >= 3 && !task.contains(word) && !named.iter().any(|known| known == word) {
+                named.push(word.to_owned());
+            }
+        }
+    }
+    named.truncate(MAX_VALUES);
+    named
 }
 
 /// The strings and numbers of the arguments, at any depth; and whether some were
@@ -210,6 +254,9 @@ mod tests {
         let asked = call("Pay to account 9911-55", &text, r#"{"to":"9911-55"}"#);
         assert_eq!(asked.not_from_task, 0.0);
         assert_eq!(asked.only_instructed, 0.0);
+        assert!(!ordered.is_resisted && !asked.is_resisted);
+        assert!(!call(task, BILL, r#"{"to":"4477-12"}"#).is_resisted);
+        assert!(named.is_resisted && !call(task, &text, "{}").is_resisted);
         let made_up = call(task, BILL, r#"{"to":"0000-01"}"#);
         assert_eq!(made_up.from_nowhere, 1.0);
     }

@@ -15,8 +15,12 @@ pub(crate) const INSTRUCTION: f64 = 2.0;
 /// A sentence or line of a text.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Span {
+    /// As it stands there.
+    pub(crate) raw: String,
     /// Lower case.
     pub(crate) text: String,
+    /// Which line of what was read it stands on, from 0.
+    pub(crate) line: usize,
     /// Not negative.
     pub(crate) score: f64,
 }
@@ -24,10 +28,12 @@ pub(crate) struct Span {
 /// The spans of `text` in order, of a long text those at its beginning and end.
 pub(crate) fn spans_of(text: &str) -> Vec<Span> {
     let mut pieces = Vec::new();
-    for part in both_ends(text) {
-        for line in part.lines() {
-            sentences(line, &mut pieces);
-        }
+    let parts = both_ends(text);
+    let lines = parts.iter().flat_map(|part| part.lines());
+    for (line_idx, line) in lines.enumerate() {
+        sentences(line, |piece| {
+            pieces.push((line_idx, piece.to_owned(), piece.to_lowercase()))
+        });
     }
     if pieces.len() > MAX_SPANS {
         let n_tail = MAX_SPANS / 3;
@@ -35,13 +41,15 @@ pub(crate) fn spans_of(text: &str) -> Vec<Span> {
         pieces.truncate(MAX_SPANS - n_tail);
         pieces.extend(tail);
     }
-    let own: Vec<f64> = pieces.iter().map(|piece| cues(piece)).collect();
+    let own: Vec<f64> = pieces.iter().map(|(_, _, text)| cues(text)).collect();
     let of = |idx: Option<usize>| idx.and_then(|idx| own.get(idx)).copied().unwrap_or(0.0);
     let spans = pieces.into_iter().enumerate();
     spans
-        .map(|(idx, text)| Span {
+        .map(|(idx, (line, raw, text))| Span {
             score: own[idx] + 0.25 * of(idx.checked_sub(1)).max(of(Some(idx + 1))),
+            raw,
             text,
+            line,
         })
         .collect()
 }
@@ -61,7 +69,7 @@ fn both_ends(text: &str) -> Vec<&str> {
     vec![&text[..head], &text[tail..]]
 }
 
-fn sentences(line: &str, pieces: &mut Vec<String>) {
+fn sentences(line: &str, mut found: impl FnMut(&str)) {
     let mut rest = line.trim();
     while !rest.is_empty() {
         let ends = [". ", "! ", "? ", "; ", "--", "-->", " | "];
@@ -76,7 +84,7 @@ fn sentences(line: &str, pieces: &mut Vec<String>) {
         }
         let piece = rest[..end].trim();
         if piece.chars().any(char::is_alphanumeric) {
-            pieces.push(piece.to_lowercase());
+            found(piece);
         }
         rest = rest[end..].trim_start();
     }

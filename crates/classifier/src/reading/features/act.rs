@@ -130,8 +130,7 @@ impl<'a> Act<'a> {
                 .written
                 .extend(command.option(&["-out", "-o", "--output"])),
             "sqlite3" | "vipw" => {}
-            _ if self.is(Purpose::Compile) => self.written.extend(command.option(&["-o"])),
-            _ => {}
+            _ => self.written.extend(outputs(command)),
         }
     }
 
@@ -181,6 +180,34 @@ impl<'a> Act<'a> {
             self.executed.extend(command.operands().next());
         }
     }
+}
+
+/// The values of options that say where a program of any kind writes. What is not
+/// the name of a file, such as a format, is of no class and does no harm.
+fn outputs(command: &Command) -> impl Iterator<Item = &str> {
+    const NAMES: [&str; 12] = [
+        "out", "output", "report", "save", "dump", "export", "write", "dest", "log", "xml",
+        "trace", "file",
+    ];
+    let says = |option: &str| {
+        matches!(option, "-o" | "-O" | "-w")
+            || option.strip_prefix("--").is_some_and(|long| {
+                let mut words = long.split(['-', '_']);
+                words.any(|word| {
+                    NAMES
+                        .iter()
+                        .any(|name| word.to_lowercase().starts_with(name))
+                })
+            })
+    };
+    let words = command.arguments();
+    words.iter().enumerate().filter_map(move |(idx, word)| {
+        let (option, value) = match word.split_once('=') {
+            Some((option, value)) => (option, Some(value)),
+            None => (word.as_str(), words.get(idx + 1).map(String::as_str)),
+        };
+        value.filter(|value| says(option) && !value.starts_with('-'))
+    })
 }
 
 /// `/dev/tcp/host/port` of the shell.

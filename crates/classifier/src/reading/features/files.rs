@@ -2,7 +2,7 @@
 
 use super::{Act, Features, flag};
 use crate::reading::objects::{
-    PathClass, Purpose, class_of, is_masquerade, is_temporary, normalised,
+    PathClass, Purpose, class_of, handles_files, is_masquerade, is_temporary, normalised,
 };
 
 pub(super) fn mark(act: &Act<'_>, out: &mut Features) {
@@ -10,6 +10,15 @@ pub(super) fn mark(act: &Act<'_>, out: &mut Features) {
     out.secret_named = flag(named);
     out.secret_read = flag(named && act.reads(PathClass::Secret));
     out.secret_searched = flag(searches_secrets(act));
+    let is_stranger = !act.name.is_empty() && !handles_files(act.name);
+    out.secret_by_stranger = flag(named && is_stranger);
+    let starts = [
+        PathClass::Persistence,
+        PathClass::Preload,
+        PathClass::Sudoers,
+        PathClass::Accounts,
+    ];
+    out.startup_by_stranger = flag(is_stranger && starts.into_iter().any(|class| act.names(class)));
     out.accounts_written = flag(
         act.writes(PathClass::Accounts)
             || act.written.iter().any(|path| {
@@ -225,7 +234,13 @@ fn deletes_system(act: &Act<'_>) -> bool {
 
 fn destroys(act: &Act<'_>) -> bool {
     let command = act.command;
+    let recursive =
+        || command.has_flag('r') || command.has_flag('R') || command.has_argument(&["--recursive"]);
     match act.name {
+        "vgremove" | "lvremove" | "pvremove" => command.operands().next().is_some(),
+        "btrfs" => command.has_argument(&["subvolume"]) && command.has_argument(&["delete"]),
+        "zfs" | "zpool" => command.has_argument(&["destroy"]),
+        "rm" => recursive() && command.operands().any(holds_backups),
         "shred" | "wipe" | "srm" | "scrub" => command.operands().next().is_some(),
         "wipefs" | "blkdiscard" | "sgdisk" | "hdparm" => {
             act.names(PathClass::Disk) && !command.has_argument(&["-l", "-p", "--print", "-I"])
@@ -235,6 +250,17 @@ fn destroys(act: &Act<'_>) -> bool {
         name if name.starts_with("mkfs") || name == "mkswap" => act.names(PathClass::Disk),
         _ => act.writes(PathClass::Disk),
     }
+}
+
+/// A tree whose own name says that it keeps copies.
+fn holds_backups(path: &str) -> bool {
+    let bare = path.trim_end_matches(['*', '/']);
+    let name = bare.rsplit('/').next().unwrap_or(bare);
+    path.starts_with('/')
+        && matches!(
+            name,
+            "backup" | "backups" | "snapshot" | "snapshots" | ".snapshots"
+        )
 }
 
 /// A cipher over many files, or over files that are then gone.

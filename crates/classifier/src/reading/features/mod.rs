@@ -19,7 +19,7 @@ mod system;
 
 pub(crate) use act::Act;
 pub(crate) use hiding::text_features;
-pub(crate) use relations::{of_pipeline, of_whole};
+pub(crate) use relations::{is_question, of_pipeline, of_whole};
 pub(crate) use surroundings::Surroundings;
 
 use super::{Command, Layer};
@@ -56,6 +56,8 @@ features! {
     secret_named,
     /// Such a file is read, copied or packed.
     secret_read,
+    /// Such a file is named by a program that has nothing to do with such files.
+    secret_by_stranger,
     /// A secret is read where data leaves for another machine.
     secret_sent,
     /// Files are searched for passwords, keys or set-id programs.
@@ -64,6 +66,9 @@ features! {
     accounts_written,
     /// A place from which programs start by themselves is written.
     persistence_written,
+    /// Such a place, or who may use sudo or log in, is named by a program that has
+    /// nothing to do with such files.
+    startup_by_stranger,
     /// A job or unit is scheduled by command.
     persistence_scheduled,
     /// A library is put before others of every or this program.

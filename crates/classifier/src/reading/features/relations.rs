@@ -187,6 +187,11 @@ fn only_loopback_device(act: &Act<'_>) -> bool {
         })
 }
 
+/// Whether a command asks about the machine.
+pub(crate) fn is_question(act: &Act<'_>) -> bool {
+    question(act).is_some()
+}
+
 /// The question about the machine that a command asks.
 fn question<'a>(act: &Act<'a>) -> Option<&'a str> {
     if act.is(Purpose::Discover) {

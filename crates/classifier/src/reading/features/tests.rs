@@ -35,6 +35,47 @@ impl Drop for Check {
 }
 
 #[test]
+fn programs_that_have_nothing_to_do_with_such_files() {
+    let mut check = Check(Vec::new());
+    check.class(
+        "secret_by_stranger",
+        &[
+            "sudo watermark --font /etc/shadow out.png",
+            "lintall -F /home/ana/.ssh/id_ed25519 -O /dev/stdout",
+        ],
+        &[
+            "ssh -i /home/ana/.ssh/id_ed25519 build@198.51.100.4",
+            "cat /etc/shadow",
+            "watermark --font /usr/share/fonts/a.ttf out.png",
+        ],
+    );
+    check.class(
+        "startup_by_stranger",
+        &[
+            "sudo typecheck src --outFile /root/.bashrc",
+            "lintall --xml /etc/cron.d/zz",
+        ],
+        &["crontab -l", "vim /root/.bashrc", "lintall --xml out.xml"],
+    );
+    check.class(
+        "persistence_written",
+        &[
+            "sudo typecheck src --outFile /root/.bashrc",
+            "lintall --report-file=/etc/cron.d/zz",
+        ],
+        &[
+            "lintall --report /var/tmp/report.xml",
+            "lintall /root/.bashrc",
+        ],
+    );
+    check.class(
+        "preload_changed",
+        &["sort -m -o /etc/ld.so.preload /tmp/x"],
+        &["sort -o /srv/list /srv/list"],
+    );
+}
+
+#[test]
 fn secrets() {
     let mut check = Check(Vec::new());
     check.class(
@@ -613,9 +654,15 @@ fn purpose_and_destruction() {
             "dd if=/dev/zero of=/dev/sda",
             "mkfs.ext4 /dev/sdb1",
             "shred -u f",
+            "rm -rf /mnt/backups/*",
+            "vgremove -f copies",
+            "btrfs subvolume delete /snapshots/daily",
         ],
         &[
             "dd if=/dev/zero of=img bs=1M",
+            "rm -rf /srv/backups/2024-01-02",
+            "vgs",
+            "btrfs subvolume list /",
             "mkfs.ext4 disk.img",
             "dd if=/dev/sda of=x",
         ],

@@ -7,4 +7,4 @@ mod programs;
 
 pub(crate) use hosts::{AddressClass, Host, hosts_in, url_of};
 pub(crate) use paths::{PathClass, class_of, is_masquerade, is_temporary, normalised, paths_in};
-pub(crate) use programs::{Purpose, has_purpose};
+pub(crate) use programs::{Purpose, handles_files, has_purpose};
