@@ -47,13 +47,13 @@ pub struct ClassifierConfig {
 }
 
 impl ClassifierConfig {
-    /// The shipped calibration and words, 12 precedents, 8192 remembered verdicts.
+    /// The shipped calibration and words, 12 precedents, 16,384 remembered verdicts.
     ///
     /// # Errors
     /// [`ClassifierError::Calibration`]; a test makes sure that there is none.
     pub fn shipped() -> Result<Self, ClassifierError> {
         Ok(Self {
-            cache_entries: 8192,
+            cache_entries: 16_384,
             top_k_retrieval: 12,
             calibration: Calibration::shipped()?,
             terms: TermModel::shipped(Question::Exec)?.map(Arc::new),

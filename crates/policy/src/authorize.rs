@@ -39,6 +39,18 @@ pub(crate) struct Session<'a> {
 }
 
 impl Authority {
+    /// Whether any policy names this attribute, however it is written; also where
+    /// it cannot be told.
+    pub(crate) fn reads(&self, attribute: &str) -> bool {
+        let quoted = format!("\"{attribute}\"");
+        let names = |policy: &cedar_policy::Policy| {
+            // Written out, an attribute is a string without escapes.
+            let written = policy.to_json();
+            written.is_err() || written.is_ok_and(|json| json.to_string().contains(&quoted))
+        };
+        self.policies.policies().any(names)
+    }
+
     /// Prepares `question` to be asked for several actions.
     pub(crate) fn session(&self, question: Question) -> Result<Session<'_>, Unaskable> {
         let entities = match &question.claimed_role {

@@ -86,11 +86,12 @@ impl Policy {
             .policies()
             .map(|policy| PolicyId(AsRef::<str>::as_ref(policy.id()).to_owned()))
             .collect();
+        let with_counters = authority.reads("counters");
         Ok(Self {
             authority,
             ids: ids.into_iter().collect(),
             content_hash: load::content_hash(sources, entities),
-            remembered: Arc::default(),
+            remembered: Arc::new(Remembered::new(with_counters)),
         })
     }
 

@@ -41,8 +41,9 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// `None` where a name is too long to be remembered.
-    pub(crate) fn of(query: &ResponseQuery<'_>) -> Option<Self> {
+    /// `None` where a name is too long to be remembered. Counters that no policy
+    /// reads are left out: they change with every doubtful event of a case.
+    fn of(query: &ResponseQuery<'_>, with_counters: bool) -> Option<Self> {
         let (process, verdict) = (&query.event.process, query.verdict);
         let agent = match &query.event.data {
             EventData::ToolCall(call) => Some((&call.agent, &call.role)),
@@ -76,7 +77,10 @@ impl Asked {
             mode: query.mode,
             target: query.target,
             protected: query.protected,
-            counters: query.counters,
+            counters: match with_counters {
+                true => query.counters,
+                false => Counters::default(),
+            },
             exe: process.image.exe.clone(),
             comm: process.image.comm.clone(),
             uid: process.uid,
@@ -85,8 +89,12 @@ impl Asked {
 }
 
 /// The decisions of one policy set.
-#[derive(Debug, Default)]
-pub(crate) struct Remembered(Mutex<Halves>);
+#[derive(Debug)]
+pub(crate) struct Remembered {
+    halves: Mutex<Halves>,
+    /// Whether a policy reads the counters of a case.
+    with_counters: bool,
+}
 
 #[derive(Debug, Default)]
 struct Halves {
@@ -95,17 +103,25 @@ struct Halves {
 }
 
 impl Remembered {
+    /// For policies that read the counters of a case, or do not.
+    pub(crate) fn new(with_counters: bool) -> Self {
+        Self {
+            halves: Mutex::default(),
+            with_counters,
+        }
+    }
+
     /// The decision on `query`, by `decide` where it is not known.
     pub(crate) fn or_else(
         &self,
         query: &ResponseQuery<'_>,
         decide: impl FnOnce() -> Decision,
     ) -> Decision {
-        let Some(asked) = Asked::of(query) else {
+        let Some(asked) = Asked::of(query, self.with_counters) else {
             return decide();
         };
         // Whole after any panic: each change is one insertion.
-        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || self.halves.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = lock().find(&asked) {
             return known;
         }
@@ -265,7 +281,7 @@ mod tests {
                 ..base
             },
         ]);
-        let remembered = Remembered::default();
+        let remembered = Remembered::new(true);
         let n_asked = Cell::new(0);
         for _ in 0..2 {
             for query in &queries {
@@ -276,11 +292,20 @@ mod tests {
             }
         }
         assert_eq!(n_asked.get(), queries.len(), "each is asked once");
+        let without_counters = Remembered::new(false);
+        for counters in counters {
+            let query = ResponseQuery { counters, ..base };
+            without_counters.or_else(&query, || {
+                n_asked.set(n_asked.get() + 1);
+                decision(Action::Allow)
+            });
+        }
+        assert_eq!(n_asked.get(), queries.len() + 1, "counters are no matter");
     }
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let remembered = Remembered::default();
+        let remembered = Remembered::new(false);
         let verdict = verdict();
         let mut event = start();
         for n in 0..3 * HALF {
@@ -300,7 +325,7 @@ mod tests {
             let answer = remembered.or_else(&query, || decision(Action::Alert));
             assert_eq!(answer.action, Action::Alert);
         }
-        let halves = remembered.0.lock().unwrap();
+        let halves = remembered.halves.lock().unwrap();
         assert!(halves.young.len() + halves.old.len() <= 2 * HALF);
         let mut names = halves.young.keys().chain(halves.old.keys());
         assert!(names.all(|asked| asked.exe.len() <= MAX_NAME_BYTES));

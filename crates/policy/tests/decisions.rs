@@ -667,3 +667,30 @@ fn policies_tell_who_gave_a_text_and_who_reads_it() {
         DecisionReason::EvaluationFailed { .. }
     ));
 }
+
+/// What was decided without counters must not stand for what they would change.
+#[test]
+fn a_policy_that_reads_counters_is_asked_when_they_change() {
+    for condition in [
+        "context.counters.malicious >= 3",
+        r#"context["count\u{65}rs"].malicious >= 3"#,
+    ] {
+        let policy = with(&format!(
+            r#"@id("repeated") permit (principal, action == Action::"respond_alert", resource)
+            when {{ {condition} }};"#
+        ));
+        let event = event("/bin/sh");
+        let verdict = verdict(Label::Benign, 0.1);
+        let query = |malicious| ResponseQuery {
+            counters: Counters {
+                malicious,
+                ..Counters::default()
+            },
+            ..query(&event, &verdict)
+        };
+        for _ in 0..2 {
+            assert_eq!(policy.decide_response(&query(2)).action, Action::Allow);
+            assert_eq!(policy.decide_response(&query(3)).action, Action::Alert);
+        }
+    }
+}
