@@ -5,7 +5,7 @@
 //! a warden without a queue would get them. `benches/README.md` documents the figures.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs::{self, File},
     io::{BufReader, Write as _},
@@ -17,9 +17,9 @@ use std::{
 use anyhow::{Context, ensure};
 use clap::Args;
 use inwarden::{
-    ReplayConfig, Warden,
+    CaseReport, ReplayConfig, Warden,
     feeds::{FeedError, RecordingReader},
-    types::{CgroupId, Event, Mode, Scope, Stage},
+    types::{Action, CgroupId, Event, Mode, Scope, Stage},
 };
 use serde_json::{Value, json};
 
@@ -45,6 +45,10 @@ pub(crate) struct ReplayOptions {
     /// The language model's id.
     #[arg(long, default_value = inwarden::DEFAULT_MODEL)]
     model: String,
+    /// Write what is not allowed in the first round to this file, one JSON line each,
+    /// with its command line as it was recorded.
+    #[arg(long, value_name = "FILE")]
+    alerts: Option<PathBuf>,
     /// Write the figures as JSON, too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -57,9 +61,16 @@ pub(crate) fn run(options: &ReplayOptions) -> anyhow::Result<()> {
         "NOTHING WAS PLAYED"
     );
     let product = Product::load(&options.model, &options.without)?;
+    let mut alerts = match &options.alerts {
+        Some(path) => Some(
+            File::create(path)
+                .with_context(|| format!("{} cannot be written", path.display()))?,
+        ),
+        None => None,
+    };
     let mut rounds = Vec::new();
     for number in 1..=options.rounds {
-        rounds.push(Round::play(&product, &events)?);
+        rounds.push(Round::play(&product, &events, alerts.take())?);
         progress(&format!("{number} of {} rounds", options.rounds));
     }
     writeln!(std::io::stdout().lock(), "{}", table(&rounds, n_unread))?;
@@ -108,17 +119,21 @@ struct Round {
 }
 
 impl Round {
-    fn play(product: &Product, events: &[Event]) -> anyhow::Result<Self> {
+    fn play(
+        product: &Product,
+        events: &[Event],
+        mut alerts: Option<File>,
+    ) -> anyhow::Result<Self> {
         let groups = events.iter().filter_map(|event| event.process.cgroup_id);
         let config = ReplayConfig {
             mode: Mode::Enforce,
-            scope: Scope::Cgroups(groups.collect::<std::collections::BTreeSet<CgroupId>>()),
+            scope: Scope::Cgroups(groups.collect::<BTreeSet<CgroupId>>()),
         };
         let mut round = Self::default();
         // A sensor hands over events of its own; copying these is not the product's.
         let handed: Vec<_> = events.iter().cloned().map(Ok::<_, FeedError>).collect();
         let mut reports = Warden::replay(Arc::clone(&product.analyst), config, handed);
-        let (start, on_processor) = (Instant::now(), on_processor());
+        let (start_of_round, on_processor) = (Instant::now(), on_processor());
         loop {
             let start = Instant::now();
             let Some(report) = reports.next() else {
@@ -136,8 +151,20 @@ impl Round {
             *round.decisions.entry(action).or_default() += 1;
             let settled_by = report.verdict.settled_by.name();
             *round.settled_by.entry(settled_by).or_default() += 1;
+            if let (Some(file), true) = (&mut alerts, report.decision.action > Action::Allow) {
+                writeln!(file, "{}", alert_line(&report))?;
+            }
+            if round.times.0.len().is_multiple_of(5_000) {
+                let (n, n_asked) = (round.times.0.len(), round.asked.0.len());
+                let seconds = start_of_round.elapsed().as_secs();
+                progress(&format!(
+                    "{n} of {} events in {seconds} s, the model asked about {n_asked}: {:?}",
+                    events.len(),
+                    round.decisions
+                ));
+            }
         }
-        round.took = start.elapsed();
+        round.took = start_of_round.elapsed();
         let since = |then: Duration| Some(self::on_processor()?.saturating_sub(then));
         round.on_processor = on_processor.and_then(since);
         round.times.sort();
@@ -169,6 +196,17 @@ impl Round {
             "settled_by": self.settled_by,
         })
     }
+}
+
+fn alert_line(report: &CaseReport) -> Value {
+    let process = &report.case.last().process;
+    json!({
+        "action": report.decision.action.name(),
+        "score": report.verdict.score.probability(),
+        "settled_by": report.verdict.settled_by.name(),
+        "argv": process.image.argv.args,
+        "parent": report.case.last().ancestors.first().map(|parent| &parent.image.comm),
+    })
 }
 
 /// Times of events; sorted before they are read.

@@ -25,6 +25,7 @@ use crate::{
     Calibration, ClassifierError, Judge, RuleSet, Signals,
     assessment::Assessment,
     cache::{CacheKey, KeyParts, RecentCache, behaviour_key},
+    fusion::label_of,
     judge::Question,
     precedents::{self, SaidBefore},
     reading::{Features, Reader, Surroundings, is_interpreter, shown_by},
@@ -397,22 +398,14 @@ impl Classifier {
         let weights = calibration.weights_for(&assessment.signals);
         let (log_odds, shares) = calibration.weigh(&assessment.signals);
         let score = Score::from_log_odds(log_odds);
-        let probability = score.probability();
-        let (label, undetermined) = if probability >= weights.malicious_threshold {
-            (Label::Malicious, None)
-        } else if probability <= weights.benign_threshold {
-            match &assessment.failure {
-                // A stage that failed might have said otherwise.
-                Some(failure) => (Label::Undetermined, Some(failure.clone())),
-                // What was not read might say otherwise.
-                None if assessment.incomplete => {
-                    (Label::Undetermined, Some(UndeterminedReason::NotFullyRead))
-                }
-                None => (Label::Benign, None),
-            }
-        } else {
-            (Label::Undetermined, Some(UndeterminedReason::AbstainBand))
-        };
+        let failure = assessment.failure.clone();
+        let thresholds = (weights.benign_threshold, weights.malicious_threshold);
+        let (label, undetermined) = label_of(
+            score.probability(),
+            thresholds,
+            failure,
+            assessment.incomplete,
+        );
         Verdict {
             label,
             score,

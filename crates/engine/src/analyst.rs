@@ -13,7 +13,7 @@ use inwarden_inference::{
 use inwarden_memory::ServerOptions as MemoryServer;
 use inwarden_models::{ModelCache, Sha256};
 use inwarden_policy::{CallQuery, Policy, PolicySource, ResponseQuery, Target, TextQuery};
-use inwarden_types::{Case, Decision, Event, EventData, Mode, Scope, Verdict};
+use inwarden_types::{Action, Case, Decision, Event, EventData, Mode, Scope, Verdict};
 
 use crate::{
     EngineError, Feedback, FeedbackError,
@@ -329,27 +329,37 @@ impl Analyst {
         })
     }
 
-    /// What policy rules about a call, a text, or an event that is responded to.
+    /// What policy rules about a call, a text, or an event that is responded to. A
+    /// call or a text that passes may be alerted on.
     pub(crate) fn decide_response(&self, query: &ResponseQuery<'_>) -> Decision {
-        let (verdict_known, mode) = (Some(query.verdict), query.mode);
-        match &query.event.data {
-            EventData::ToolCall(call) => {
-                return self.policy.decide_call(&CallQuery {
-                    call,
-                    verdict: verdict_known,
-                    mode,
-                });
+        let (verdict, mode) = (Some(query.verdict), query.mode);
+        let mut passage = match &query.event.data {
+            EventData::ToolCall(call) => self.policy.decide_call(&CallQuery {
+                call,
+                verdict,
+                mode,
+            }),
+            EventData::Text(text) => self.policy.decide_text(&TextQuery {
+                text,
+                verdict,
+                mode,
+            }),
+            _ => return self.policy.decide_response(query),
+        };
+        if passage.action == Action::Allow {
+            let alert_only = ResponseQuery {
+                in_scope: false,
+                ..*query
+            };
+            let response = self.policy.decide_response(&alert_only);
+            if response.action == Action::Alert {
+                passage.action = Action::Alert;
+                passage.enforced = Action::Alert;
+                passage.policies.extend(response.policies);
+                passage.policies.sort();
             }
-            EventData::Text(text) => {
-                return self.policy.decide_text(&TextQuery {
-                    text,
-                    verdict: verdict_known,
-                    mode,
-                });
-            }
-            _ => {}
         }
-        self.policy.decide_response(query)
+        passage
     }
 
     pub(crate) fn case_weights(&self) -> &Arc<CaseWeights> {

@@ -40,8 +40,9 @@ impl Policy {
     /// They alert on malicious cases and on undetermined ones of at least 5,000
     /// basis points; kill the decided process when the case is malicious with at
     /// least 9,000; never kill what is undetermined or protected; let a tool call
-    /// through, and a text be read, only when it was judged benign. Nobody may deny, quarantine,
-    /// release, or kill an ancestor, until a policy of yours permits it.
+    /// through, and a text be read, when a judge read all of it and did not find it
+    /// malicious. Nobody may deny, quarantine, release, or kill an ancestor, until a
+    /// policy of yours permits it.
     ///
     /// # Errors
     /// Those of [`Policy::load`]; a test shows that there are none.

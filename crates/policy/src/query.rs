@@ -209,6 +209,9 @@ fn verdict_pairs(verdict: &Verdict) -> Result<Vec<Pair>, Unaskable> {
         ("score_bp", RestrictedExpression::new_long(score)),
         ("settled_by", string(verdict.settled_by.name())),
     ];
+    if let Some(reason) = &verdict.undetermined {
+        pairs.push(("undetermined", string(reason.name())));
+    }
     if let Some(technique) = &verdict.technique {
         pairs.push(("technique", text("technique", &technique.0)?));
     }

@@ -10,7 +10,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use inwarden_types::{CgroupId, Decision, EventData, EventKind, Label, Mode, Uid};
+use inwarden_types::{
+    CgroupId, Decision, EventData, EventKind, Label, Mode, Uid, UndeterminedReason,
+};
 
 use crate::{Counters, ResponseQuery, Target};
 
@@ -27,6 +29,7 @@ pub(crate) struct Asked {
     /// An agent with the role it claims.
     agent: Option<(String, Option<String>)>,
     label: Label,
+    undetermined: Option<&'static str>,
     score_bp: u32,
     settled_by: (&'static str, Option<String>),
     technique: Option<String>,
@@ -70,6 +73,7 @@ impl Asked {
             kind: query.event.kind(),
             agent: agent.map(|(id, role)| (id.clone(), role.clone())),
             label: verdict.label,
+            undetermined: verdict.undetermined.as_ref().map(UndeterminedReason::name),
             score_bp: u32::from(verdict.score.basis_points()),
             settled_by: (verdict.settled_by.name(), source.map(str::to_owned)),
             technique: technique.cloned(),
@@ -241,12 +245,14 @@ mod tests {
             event(&|event| event.data = text("b", None)),
             event(&|event| event.data = text("a", Some("r"))),
         ];
-        let mut verdicts = vec![verdict(); 6];
+        let mut verdicts = vec![verdict(); 8];
         verdicts[1].label = Label::Malicious;
         verdicts[2].score = Score::new(0.26).unwrap();
         verdicts[3].settled_by = SettledBy::Fallback;
         verdicts[4].settled_by = SettledBy::Rule("a".to_owned());
         verdicts[5].technique = Some(Technique("T1059".to_owned()));
+        verdicts[6].undetermined = Some(UndeterminedReason::AbstainBand);
+        verdicts[7].undetermined = Some(UndeterminedReason::Overloaded);
         let counters = counters();
         let base = ResponseQuery {
             event: &base_event,

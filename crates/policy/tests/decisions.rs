@@ -297,7 +297,7 @@ fn ask(policy: &Policy, call: &ToolCall, verdict: Option<&Verdict>) -> Decision 
 }
 
 #[test]
-fn a_call_goes_through_only_if_judged_benign() {
+fn a_call_goes_through_only_if_judged() {
     let policy = Policy::builtin().unwrap();
     let call = call("a", None, "bash");
     let of = |label| ask(&policy, &call, Some(&verdict(label, 0.5)));
@@ -617,7 +617,7 @@ fn decide_text(policy: &Policy, text: &AgentText, label: Option<Label>) -> Decis
 }
 
 #[test]
-fn a_text_is_read_only_if_judged_benign() {
+fn a_text_is_read_only_if_judged() {
     let policy = Policy::builtin().unwrap();
     for given_by in [TextGiver::User, TextGiver::Tool] {
         let text = AgentText {

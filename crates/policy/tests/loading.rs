@@ -37,6 +37,7 @@ fn the_shipped_policies_load_and_have_sorted_ids() {
             "alert-malicious",
             "alert-undetermined",
             "call-benign",
+            "call-in-doubt",
             "kill-malicious",
             "never-call-malicious",
             "never-kill-protected",
@@ -44,6 +45,7 @@ fn the_shipped_policies_load_and_have_sorted_ids() {
             "never-read-malicious",
             "only-alert-outside-scope",
             "text-benign",
+            "text-in-doubt",
         ]
     );
 }

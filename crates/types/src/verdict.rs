@@ -31,7 +31,8 @@ impl Label {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UndeterminedReason {
-    /// The score lies between the two thresholds.
+    /// The score lies between the two thresholds, and nothing is missing of what it
+    /// rests on but, where it was settled by [`SettledBy::Fallback`], a judge.
     AbstainBand,
     /// The deadline passed before a stage settled the case.
     DeadlinePassed,
@@ -44,9 +45,24 @@ pub enum UndeterminedReason {
         /// What it said.
         error: String,
     },
-    /// It would be benign, but a part of its text is too long or too deep to be
+    /// It is not malicious by what was read, but a part of its text is too long or too deep to be
     /// read, or is not in the form it claims.
     NotFullyRead,
+}
+
+impl UndeterminedReason {
+    /// The name policies see: `abstain_band`, `deadline_passed`, `overloaded`,
+    /// `stage_failed`, `not_fully_read`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::AbstainBand => "abstain_band",
+            Self::DeadlinePassed => "deadline_passed",
+            Self::Overloaded => "overloaded",
+            Self::StageFailed { .. } => "stage_failed",
+            Self::NotFullyRead => "not_fully_read",
+        }
+    }
 }
 
 impl fmt::Display for UndeterminedReason {

@@ -17,6 +17,8 @@ pub use features::FeatureModel;
 pub(crate) use fit::FitColumns;
 pub use fit::{FitRow, Fitted, fit_calibration};
 
+use inwarden_types::{Label, UndeterminedReason};
+
 use crate::{
     ClassifierError,
     reading::{Features, INDICATORS},
@@ -320,6 +322,29 @@ impl Calibration {
     }
 }
 
+/// What a case of this probability is held to be between `thresholds` (benign,
+/// malicious), after `failure` of a stage or an `incomplete` reading. What failed or
+/// was not read might have said otherwise, so only malicious stands without it.
+pub(crate) fn label_of(
+    probability: f64,
+    thresholds: (f64, f64),
+    failure: Option<UndeterminedReason>,
+    incomplete: bool,
+) -> (Label, Option<UndeterminedReason>) {
+    let reason = if probability >= thresholds.1 {
+        return (Label::Malicious, None);
+    } else if failure.is_some() {
+        failure
+    } else if incomplete {
+        Some(UndeterminedReason::NotFullyRead)
+    } else if probability > thresholds.0 {
+        Some(UndeterminedReason::AbstainBand)
+    } else {
+        return (Label::Benign, None);
+    };
+    (Label::Undetermined, reason)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -458,5 +483,26 @@ mod tests {
             };
             assert!(calibration.weigh(&wild).0.is_finite(), "{judge}");
         }
+    }
+
+    #[test]
+    fn what_is_missing_outweighs_doubt() {
+        use UndeterminedReason::{AbstainBand, NotFullyRead, Overloaded};
+        let of = |probability, failure, incomplete| {
+            label_of(probability, (0.2, 0.8), failure, incomplete)
+        };
+        for (probability, whole) in [
+            (0.2, (Label::Benign, None)),
+            (0.21, (Label::Undetermined, Some(AbstainBand))),
+            (0.79, (Label::Undetermined, Some(AbstainBand))),
+        ] {
+            assert_eq!(of(probability, None, false), whole);
+            let in_part = (Label::Undetermined, Some(NotFullyRead));
+            assert_eq!(of(probability, None, true), in_part);
+            let failed = (Label::Undetermined, Some(Overloaded));
+            assert_eq!(of(probability, Some(Overloaded), true), failed);
+        }
+        let malicious = (Label::Malicious, None);
+        assert_eq!(of(0.8, Some(Overloaded), true), malicious);
     }
 }

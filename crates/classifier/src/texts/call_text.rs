@@ -123,7 +123,7 @@ fn excerpts(call: &CallText) -> Vec<(usize, String)> {
 }
 
 fn relevance(span: &Span, named: &[String], task_words: &[&str]) -> f64 {
-    let count = |n: usize| f64::from(u8::try_from(n.min(2)).unwrap_or(2));
+    let count = |n: usize| f64::from(u8::try_from(n).unwrap_or(2));
     let names = named
         .iter()
         .filter(|name| span.text.contains(name.as_str()));

@@ -1,7 +1,7 @@
 //! Two readings of one tool call: as what somebody may have steered an agent to, and
 //! as a command that it would run.
 
-use inwarden_types::{Label, Score, ToolCall, Verdict};
+use inwarden_types::{Label, Score, SettledBy, ToolCall, UndeterminedReason, Verdict};
 
 use crate::screen::command_of;
 
@@ -14,14 +14,16 @@ pub fn may_run_command(call: &ToolCall) -> bool {
 }
 
 /// The more severe of two verdicts on one case, with the evidence and the times of
-/// both: malicious before undetermined before benign, then by score. The score is
-/// the higher of the two.
+/// both: malicious before undetermined before benign, what is undetermined because
+/// something failed before what is by its score, then by score. The score is the
+/// higher of the two.
 #[must_use]
 pub fn more_severe(one: Verdict, other: Verdict) -> Verdict {
     let rank = |verdict: &Verdict| match verdict.label {
         Label::Benign => 0,
-        Label::Undetermined => 1,
-        Label::Malicious => 2,
+        Label::Undetermined if is_in_doubt(verdict) => 1,
+        Label::Undetermined => 2,
+        Label::Malicious => 3,
     };
     let probability = |verdict: &Verdict| verdict.score.probability();
     let other_is_higher = probability(&other) > probability(&one);
@@ -51,9 +53,15 @@ pub fn more_severe(one: Verdict, other: Verdict) -> Verdict {
     verdict
 }
 
+/// Whether a judge answered and its score lies between the thresholds.
+fn is_in_doubt(verdict: &Verdict) -> bool {
+    verdict.undetermined == Some(UndeterminedReason::AbstainBand)
+        && verdict.settled_by != SettledBy::Fallback
+}
+
 #[cfg(test)]
 mod tests {
-    use inwarden_types::{SettledBy, StageTimes, Technique};
+    use inwarden_types::{StageTimes, Technique};
 
     use super::*;
 
@@ -86,6 +94,23 @@ mod tests {
                 assert_eq!(joined.label, label);
                 assert_eq!(joined.score.probability(), probability);
                 assert_eq!(joined.settled_by, SettledBy::Rule(format!("{label:?}")));
+            }
+        }
+        let mut doubtful = verdict(Undetermined, 0.8, None);
+        doubtful.undetermined = Some(UndeterminedReason::AbstainBand);
+        let mut failed = verdict(Undetermined, 0.3, None);
+        failed.undetermined = Some(UndeterminedReason::Overloaded);
+        let mut unjudged = doubtful.clone();
+        unjudged.settled_by = SettledBy::Fallback;
+        unjudged.score = Score::new(0.3).unwrap();
+        for held in [failed, unjudged] {
+            for joined in [
+                more_severe(doubtful.clone(), held.clone()),
+                more_severe(held.clone(), doubtful.clone()),
+            ] {
+                assert_eq!(joined.undetermined, held.undetermined);
+                assert_eq!(joined.settled_by, held.settled_by);
+                assert_eq!(joined.score.probability(), 0.8);
             }
         }
         let joined = more_severe(

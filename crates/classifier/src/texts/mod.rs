@@ -23,8 +23,8 @@ use std::{
 };
 
 use inwarden_types::{
-    Evidence, Label, Provenance, Score, SettledBy, SourceKind, Stage, StageTimes,
-    UndeterminedReason, Verdict,
+    Evidence, Provenance, Score, SettledBy, SourceKind, Stage, StageTimes, UndeterminedReason,
+    Verdict,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -38,6 +38,7 @@ pub use self::join::{may_run_command, more_severe};
 use crate::{
     ClassifierError, Counters, Judge, JudgeError,
     cache::{CacheKey, RecentCache},
+    fusion::label_of,
     judge::{CallText, Question},
     terms::TermModel,
 };
@@ -255,19 +256,9 @@ impl TextClassifier {
         let weights = self.calibration.weights_for(head, labels);
         let (log_odds, shares) = self.calibration.weigh(head, labels, &asked.columns);
         let score = Score::from_log_odds(log_odds);
-        let probability = score.probability();
-        let (label, undetermined) = if probability >= weights.malicious_threshold {
-            (Label::Malicious, None)
-        } else if let Some(failure) = failure {
-            (Label::Undetermined, Some(failure))
-        } else if probability > weights.benign_threshold {
-            (Label::Undetermined, Some(UndeterminedReason::AbstainBand))
-        } else if asked.incomplete {
-            // What was not read might say otherwise.
-            (Label::Undetermined, Some(UndeterminedReason::NotFullyRead))
-        } else {
-            (Label::Benign, None)
-        };
+        let thresholds = (weights.benign_threshold, weights.malicious_threshold);
+        let (label, undetermined) =
+            label_of(score.probability(), thresholds, failure, asked.incomplete);
         Verdict {
             label,
             score,

@@ -116,7 +116,7 @@ impl Sources {
             Origin::Nowhere => {}
             found => return vec![found],
         }
-        let telling = words_of(&value).filter(|word| word.len() >= 3 && is_telling(word));
+        let telling = words_of(&value).filter(|word| is_telling(word));
         let origins: Vec<Origin> = telling
             .take(MAX_WORDS)
             .map(|word| self.origin(word))

@@ -1,4 +1,4 @@
-use inwarden_types::ToolCall;
+use inwarden_types::{Label, ToolCall};
 
 use super::*;
 use crate::{JudgeAnswer, TextFitRow, judge::PastCall, read_rows};
