@@ -63,8 +63,7 @@ pub(crate) fn run(options: &ReplayOptions) -> anyhow::Result<()> {
     let product = Product::load(&options.model, &options.without)?;
     let mut alerts = match &options.alerts {
         Some(path) => Some(
-            File::create(path)
-                .with_context(|| format!("{} cannot be written", path.display()))?,
+            File::create(path).with_context(|| format!("{} cannot be written", path.display()))?,
         ),
         None => None,
     };
@@ -119,11 +118,7 @@ struct Round {
 }
 
 impl Round {
-    fn play(
-        product: &Product,
-        events: &[Event],
-        mut alerts: Option<File>,
-    ) -> anyhow::Result<Self> {
+    fn play(product: &Product, events: &[Event], mut alerts: Option<File>) -> anyhow::Result<Self> {
         let groups = events.iter().filter_map(|event| event.process.cgroup_id);
         let config = ReplayConfig {
             mode: Mode::Enforce,

@@ -24,13 +24,13 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     Calibration, ClassifierError, Judge, RuleSet, Signals,
     assessment::Assessment,
-    cache::{CacheKey, KeyParts, RecentCache, behaviour_key},
+    cache::{CacheKey, Keys, RecentCache},
     fusion::label_of,
     judge::Question,
     precedents::{self, SaidBefore},
     reading::{Features, Reader, Surroundings, is_interpreter, shown_by},
-    render::{base_name, render_behaviour, render_behaviour_or_cut, render_case},
-    screen::{ScreenHit, command_of, field_values, is_cut},
+    render::{base_name, render_behaviour, render_behaviour_or_cut},
+    screen::{ScreenHit, command_of, is_cut},
     terms::TermModel,
 };
 
@@ -111,8 +111,7 @@ pub struct Pending {
 pub struct Classifier {
     config: ClassifierConfig,
     parts: Parts,
-    /// Hash of what does not change while this classifier lives.
-    fixed_hash: [u8; 32],
+    keys: Keys,
     cache: Mutex<RecentCache<Verdict>>,
     reader: Reader,
     said: SaidBefore,
@@ -174,7 +173,7 @@ impl Classifier {
         Ok(Self {
             cache: Mutex::new(RecentCache::new(config.cache_entries)),
             reader: Reader::new(config.cache_entries.min(4_096)),
-            fixed_hash: hasher.finalize().into(),
+            keys: Keys::new(hasher.finalize().into(), config.cache_entries),
             config,
             parts,
             said: SaidBefore::default(),
@@ -188,8 +187,7 @@ impl Classifier {
     #[must_use]
     pub fn prepare(&self, case: &Case) -> Prepared {
         let start = Instant::now();
-        let text = render_case(case);
-        let key = self.key(case, &text);
+        let key = self.key_of(case);
         if let Some(mut verdict) = self.lock_cache().find(&key) {
             self.counters.cache_hits.fetch_add(1, Ordering::Relaxed);
             verdict.stages = StageTimes::default();
@@ -369,7 +367,7 @@ impl Classifier {
     /// get one verdict.
     #[must_use]
     pub fn behaviour_of(&self, case: &Case) -> [u8; 32] {
-        self.key(case, &render_case(case))
+        self.key_of(case)
     }
 
     /// What happened so far.
@@ -463,17 +461,10 @@ impl Classifier {
     }
 
     /// Hashes everything that any stage reads.
-    fn key(&self, case: &Case, text: &str) -> CacheKey {
-        let fields = field_values(case.last()).unwrap_or_default();
-        let fields: Vec<(&str, String)> = fields.into_iter().collect();
-        behaviour_key(&KeyParts {
-            fixed: &self.fixed_hash,
-            generation: self.parts.memory.as_ref().map(|memory| memory.generation()),
-            case,
-            text,
-            fields: &fields,
-            more: &[],
-        })
+    fn key_of(&self, case: &Case) -> CacheKey {
+        let memory = self.parts.memory.as_ref();
+        let generation = memory.map(|memory| memory.generation());
+        self.keys.of(case, generation)
     }
 
     fn lock_cache(&self) -> std::sync::MutexGuard<'_, RecentCache<Verdict>> {

@@ -38,8 +38,8 @@ mod terms;
 mod texts;
 
 pub use cases::{
-    Acted, CaseCounters, CaseLimits, CaseWeights, Cases, FittedCases, Observation, OwnVerdict,
-    PlainJudges, Sequence, SequenceVerdict, fit_cases, play, shipped_sequences,
+    Acted, CaseCounters, CaseLimits, CaseReader, CaseWeights, Cases, FittedCases, Observation,
+    OwnVerdict, PlainJudges, Sequence, SequenceVerdict, fit_cases, play, shipped_sequences,
 };
 pub use classifier::{Classifier, ClassifierConfig, Counters, Parts, Pending, Prepared};
 pub use embed::MiniLmEmbed;

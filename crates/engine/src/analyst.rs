@@ -3,8 +3,8 @@
 use std::{path::PathBuf, sync::Arc};
 
 use inwarden_classifier::{
-    Calibration, CaseLimits, CaseWeights, Cases, Classifier, ClassifierConfig, HeadUse, Judge,
-    LearnedSet, LearnedWeights, Parts, Question, QwenJudge, RuleSet, TextCalibration,
+    Calibration, CaseLimits, CaseReader, CaseWeights, Cases, Classifier, ClassifierConfig, HeadUse,
+    Judge, LearnedSet, LearnedWeights, Parts, Question, QwenJudge, RuleSet, TextCalibration,
 };
 use inwarden_inference::{
     Fingerprint, InferenceError, LanguageModel, LoadOptions, ModelDevice, Scheduler,
@@ -152,6 +152,7 @@ pub struct Analyst {
     feedback: Option<Feedback>,
     policy: Policy,
     case_weights: Arc<CaseWeights>,
+    case_reader: CaseReader,
     identity: Vec<(&'static str, String)>,
 }
 
@@ -268,6 +269,7 @@ impl Analyst {
             feedback,
             policy,
             case_weights,
+            case_reader: CaseReader::default(),
             identity,
         })
     }
@@ -297,7 +299,7 @@ impl Analyst {
         if let Some(own) = self.own_verdict(case) {
             return own;
         }
-        let mut cases = Cases::new(Arc::clone(&self.case_weights), CaseLimits::default());
+        let mut cases = self.new_cases();
         let (last, earlier) = (case.last(), case.events().len() - 1);
         for event in &case.events()[..earlier] {
             let _noted = cases.observe(event);
@@ -362,8 +364,10 @@ impl Analyst {
         passage
     }
 
-    pub(crate) fn case_weights(&self) -> &Arc<CaseWeights> {
-        &self.case_weights
+    /// The cases of another watcher.
+    pub(crate) fn new_cases(&self) -> Cases {
+        let (weights, reader) = (Arc::clone(&self.case_weights), self.case_reader.clone());
+        Cases::new(weights, reader, CaseLimits::default())
     }
 
     /// Where corrections of this analyst's verdicts go; they count from its next case

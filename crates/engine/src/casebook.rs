@@ -2,10 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use inwarden_classifier::{Acted, CaseLimits, Cases, Observation};
+use inwarden_classifier::{Acted, Cases, Observation};
 use inwarden_policy::Counters as PolicyCounters;
 use inwarden_types::{Action, Event, Verdict};
 
@@ -24,9 +24,8 @@ impl fmt::Debug for CaseBook {
 
 impl CaseBook {
     pub(crate) fn new(analyst: &Analyst) -> Self {
-        let weights = Arc::clone(analyst.case_weights());
         Self {
-            cases: Mutex::new(Cases::new(weights, CaseLimits::default())),
+            cases: Mutex::new(analyst.new_cases()),
         }
     }
 

@@ -2,10 +2,11 @@
 //! the same verdict without asking again.
 
 mod key;
+mod keys;
 
 use std::{collections::HashMap, mem};
 
-pub(crate) use key::{KeyParts, behaviour_key};
+pub(crate) use keys::Keys;
 
 /// SHA-256 over everything a verdict depends on.
 pub(crate) type CacheKey = [u8; 32];

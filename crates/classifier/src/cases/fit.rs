@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use inwarden_types::{Case, Event, EventData, Label, SettledBy, TextGiver, Verdict};
 
-use super::{CaseLimits, CaseWeights, Cases, Sequence, kinds::Kind, log_odds};
+use super::{CaseLimits, CaseReader, CaseWeights, Cases, Sequence, kinds::Kind, log_odds};
 use crate::{
     CallText, Classifier, ClassifierConfig, ClassifierError, Parts, Question, RuleSet, TermModel,
     TextCalibration, TextClassifier, fusion::FitColumns, head::folds_of, may_run_command,
@@ -183,7 +183,11 @@ pub fn play(
     weights: &Arc<CaseWeights>,
     own: OwnVerdict<'_>,
 ) -> SequenceVerdict {
-    let mut cases = Cases::new(Arc::clone(weights), CaseLimits::default());
+    let mut cases = Cases::new(
+        Arc::clone(weights),
+        CaseReader::default(),
+        CaseLimits::default(),
+    );
     let mut played = SequenceVerdict {
         by_case: None,
         first: None,
@@ -213,7 +217,11 @@ fn rows_of(
     weights: &Arc<CaseWeights>,
     own: OwnVerdict<'_>,
 ) -> Vec<Row> {
-    let mut cases = Cases::new(Arc::clone(weights), CaseLimits::default());
+    let mut cases = Cases::new(
+        Arc::clone(weights),
+        CaseReader::default(),
+        CaseLimits::default(),
+    );
     let mut rows = Vec::new();
     for (at, event) in sequence.events.iter().enumerate() {
         let seen = cases.observe(event);

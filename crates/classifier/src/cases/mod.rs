@@ -116,11 +116,22 @@ struct Known {
     above_children: Above,
 }
 
+/// What the words of program starts say to their cases, kept for who starts the same
+/// again; shared by all watchers of one analyst.
+#[derive(Clone, Debug)]
+pub struct CaseReader(Arc<Reader<StartWords>>);
+
+impl Default for CaseReader {
+    fn default() -> Self {
+        Self(Arc::new(Reader::new(START_WORDS)))
+    }
+}
+
 /// The cases of one watcher.
 #[derive(Debug)]
 pub struct Cases {
     weights: Arc<CaseWeights>,
-    words: Reader<StartWords>,
+    words: CaseReader,
     processes: Bounded<ProcessKey, Known>,
     trees: Bounded<ProcessKey, Facts>,
     groups: Bounded<GroupKey, Facts>,
@@ -130,10 +141,10 @@ pub struct Cases {
 impl Cases {
     /// None yet.
     #[must_use]
-    pub fn new(weights: Arc<CaseWeights>, limits: CaseLimits) -> Self {
+    pub fn new(weights: Arc<CaseWeights>, words: CaseReader, limits: CaseLimits) -> Self {
         Self {
             weights,
-            words: Reader::new(START_WORDS),
+            words,
             processes: Bounded::new(limits.processes),
             trees: Bounded::new(limits.trees),
             groups: Bounded::new(limits.groups),
@@ -175,7 +186,7 @@ impl Cases {
                 let names: Vec<&str> = event.ancestors.iter().map(|a| name_of(&a.image)).collect();
                 let around = Surroundings::of_parents(&names);
                 let args = &event.process.image.argv.args;
-                let words = self.words.of_argv(args, &around, StartWords::of);
+                let words = self.words.0.of_argv(args, &around, StartWords::of);
                 scene.start(&words)
             }
             EventData::File(access) => {

@@ -18,7 +18,11 @@ const LIMITS: CaseLimits = CaseLimits {
 };
 
 fn cases(limits: CaseLimits) -> Cases {
-    Cases::new(Arc::new(CaseWeights::shipped().unwrap()), limits)
+    Cases::new(
+        Arc::new(CaseWeights::shipped().unwrap()),
+        CaseReader::default(),
+        limits,
+    )
 }
 
 fn event(number: u32, exe: &str, data: EventData) -> Event {
