@@ -96,6 +96,10 @@ pub(crate) struct ClassifyOptions {
     /// Events, one JSON object a line; `-` for standard input.
     #[arg(value_name = "FILE", default_value = "-")]
     pub(crate) file: PathBuf,
+    /// Say of each event what its verdict rests on, and in a sentence why; takes
+    /// seconds an event.
+    #[arg(long)]
+    pub(crate) explain: bool,
 }
 
 #[derive(Args, Debug)]

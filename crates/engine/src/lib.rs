@@ -19,6 +19,7 @@ mod casebook;
 mod counters;
 mod error;
 mod exits;
+mod explain;
 mod feedback;
 mod forks;
 mod guard;
@@ -72,6 +73,7 @@ pub use analyst::{Analyst, AnalystConfig, DEFAULT_MODEL, HeadChoice, MemoryPlace
 pub use audit::AUDIT_SCHEMA;
 pub use counters::CounterSnapshot;
 pub use error::EngineError;
+pub use explain::{DecidingPart, Explanation};
 pub use feedback::{Feedback, FeedbackEntry, FeedbackError, JudgedCase};
 pub use guard::{FailureMode, Guard, GuardConfig};
 pub use inwarden_classifier::{

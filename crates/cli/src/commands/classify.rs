@@ -25,7 +25,8 @@ pub(crate) fn run(config: &Config, options: &ClassifyOptions) -> anyhow::Result<
     };
     // What is missing here is a matter of configuration.
     let analyst = config.load_analyst().context(Misuse)?;
-    let tally = classify_lines(&analyst, input, BufWriter::new(io::stdout().lock()))?;
+    let output = BufWriter::new(io::stdout().lock());
+    let tally = classify_lines(&analyst, input, output, options.explain)?;
     if tally.ignored_fields > 0 {
         let count = tally.ignored_fields;
         console::note(&format!("inwarden: {count} unknown fields were ignored"));
@@ -50,6 +51,7 @@ fn classify_lines(
     analyst: &Analyst,
     input: impl BufRead,
     mut output: impl Write,
+    explain: bool,
 ) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
     let written = "standard output cannot be written";
@@ -71,7 +73,10 @@ fn classify_lines(
         let case = Case::of(decoded.event);
         let verdict = analyst.classify(&case);
         let decision = analyst.decide(case.last(), &verdict, Mode::Monitor, &Scope::AlertOnly);
-        let answer = verdict_json(case.last(), &verdict, &decision);
+        let mut answer = verdict_json(case.last(), &verdict, &decision);
+        if explain {
+            answer["explanation"] = analyst.explain(&case, &verdict).to_json();
+        }
         writeln!(output, "{answer}").context(written)?;
         output.flush().context(written)?;
     }
