@@ -28,10 +28,12 @@ use crate::{
     fusion::label_of,
     judge::Question,
     precedents::{self, SaidBefore},
-    reading::{Features, Reader, Surroundings, is_interpreter, shown_by},
-    render::{base_name, render_behaviour, render_behaviour_or_cut},
-    screen::{ScreenHit, command_of, is_cut},
+    program::{is_known_program, read_image, read_program, surroundings_of},
+    reading::{Features, Reader, shown_by},
+    render::{render_behaviour, render_behaviour_or_cut},
+    screen::{ScreenHit, is_cut},
     terms::TermModel,
+    views::{as_run, views_of},
 };
 
 /// How a classifier works.
@@ -100,11 +102,19 @@ pub enum Prepared {
 pub struct Pending {
     /// How urgent it is: the log-odds of malicious without the judge.
     pub priority: RawScore,
-    /// What the judge reads: the behaviour alone, as those that its head was trained
-    /// on. What surrounds it would move the mean of its states.
-    text: String,
+    /// What the judge reads: behaviours alone, as those that its head was trained
+    /// on. What surrounds them would move the mean of its states.
+    readings: Vec<Reading>,
     key: CacheKey,
     assessment: Box<Assessment>,
+}
+
+/// One way in which a case is read: the whole of it, or a view.
+#[derive(Debug)]
+struct Reading {
+    text: String,
+    /// Without the judge.
+    signals: Signals,
 }
 
 /// Judges cases. Shared by threads; every method takes `&self`.
@@ -196,17 +206,21 @@ impl Classifier {
         }
         self.counters.cache_misses.fetch_add(1, Ordering::Relaxed);
         let query = PrecedentQuery::nearest(self.config.top_k_retrieval);
-        let (assessment, behaviour) = self.assess(case, &query, start);
+        let mut assessment = self.assess(case, &query, start);
         if let Some(verdict) = assessment.settle(self.config.calibration.settled_log_odds) {
             return Prepared::Settled(self.remember(key, &assessment, verdict));
         }
+        let start = Instant::now();
+        let readings = self.readings(case, &assessment.signals);
+        assessment.signals = self.most_suspicious(readings.iter().map(|one| &one.signals));
+        assessment.stages.add(Stage::Screen, start.elapsed());
         if self.parts.judge.is_none() {
             let verdict = self.fuse(&assessment, SettledBy::Fallback);
             return Prepared::Settled(self.remember(key, &assessment, verdict));
         }
         Prepared::NeedsJudge(Pending {
             priority: RawScore(self.config.calibration.weigh(&assessment.signals).0),
-            text: behaviour,
+            readings,
             key,
             assessment: Box::new(assessment),
         })
@@ -225,15 +239,18 @@ impl Classifier {
         let memory = self.parts.memory.as_deref()?;
         // Most stores hold none, and then no text is embedded.
         let query = self.said.query(memory, kind, self.config.top_k_retrieval)?;
-        let (assessment, _) = self.assess(case, &query, start);
+        let assessment = self.assess(case, &query, start);
         let verdict = assessment.settle(self.config.calibration.settled_log_odds)?;
         matches!(verdict.settled_by, SettledBy::Precedent(_)).then_some(verdict)
     }
 
-    /// What the fast stages find out; and the behaviour, as the judge reads it.
-    fn assess(&self, case: &Case, query: &PrecedentQuery, start: Instant) -> (Assessment, String) {
+    /// What the fast stages find out about the whole.
+    fn assess(&self, case: &Case, query: &PrecedentQuery, start: Instant) -> Assessment {
         let rule_hits = self.rule_hits(case);
-        let read = read(&self.reader, case);
+        let read = read_program(&self.reader, case);
+        let features = read
+            .as_ref()
+            .map_or_else(Features::default, |read| read.features);
         let mut stages = StageTimes::default();
         stages.add(Stage::Screen, start.elapsed());
 
@@ -243,22 +260,24 @@ impl Classifier {
         if self.parts.memory.is_some() {
             stages.add(Stage::Precedents, retrieval_start.elapsed());
         }
-        let assessment = Assessment {
+        Assessment {
             signals: Signals {
                 judge: None,
                 head: None,
                 terms: self.terms(&behaviour),
                 vote: precedents::vote(&precedent_hits),
                 rule_level: evidence_level(&rule_hits),
-                indicators: read.indicators,
-                features: read.features,
+                indicators: shown_by(&features),
+                features: features.values().to_vec(),
             },
             settling_precedent: precedents::settling(&behaviour, &precedent_hits)
                 .map(|hit| hit.precedent.id.clone()),
             rule_hits,
             precedent_hits,
             failure,
-            incomplete: read.incomplete || behaviour_cut || is_cut(case.last()),
+            incomplete: read.is_some_and(|read| read.reading.incomplete)
+                || behaviour_cut
+                || is_cut(case.last()),
             known_program: match &case.last().data {
                 // Its process is the agent, not what it asks to run.
                 EventData::ToolCall(_) | EventData::Text(_) => true,
@@ -266,8 +285,76 @@ impl Classifier {
             },
             stages,
             judge: None,
+        }
+    }
+
+    /// The ways in which a case is read, the whole first; `whole` is what the fast
+    /// stages say of it.
+    fn readings(&self, case: &Case, whole: &Signals) -> Vec<Reading> {
+        let event = case.last();
+        let around = surroundings_of(case);
+        let text_of = |image: &Image| {
+            let mut event = event.clone();
+            event.process.image = image.clone();
+            render_behaviour(&Case::of(event))
         };
-        (assessment, behaviour)
+        let signals_of = |image: &Image, text: &str| {
+            let features = read_image(&self.reader, image, &around).features;
+            Signals {
+                terms: self.terms(text),
+                // Neighbours of the whole vouch for nothing of its parts.
+                vote: whole.vote.max(0.0),
+                features: features.values().to_vec(),
+                ..whole.clone()
+            }
+        };
+        let stripped = match &event.data {
+            EventData::Exec => as_run(&event.process.image),
+            _ => None,
+        };
+        let mut readings = vec![match stripped {
+            Some(image) => {
+                let text = text_of(&image);
+                let terms = self.terms(&text);
+                let signals = Signals {
+                    terms,
+                    ..whole.clone()
+                };
+                Reading { text, signals }
+            }
+            None => Reading {
+                text: render_behaviour(case),
+                signals: whole.clone(),
+            },
+        }];
+        let Some(read) = read_program(&self.reader, case) else {
+            return readings;
+        };
+        let fast = |image: &Image| {
+            let signals = signals_of(image, &text_of(image));
+            self.config
+                .calibration
+                .weigh(&Signals {
+                    vote: 0.0,
+                    ..signals
+                })
+                .0
+        };
+        for view in views_of(event, &read.reading, &fast) {
+            let text = text_of(&view.image);
+            if readings.iter().all(|known| known.text != text) {
+                let signals = signals_of(&view.image, &text);
+                readings.push(Reading { text, signals });
+            }
+        }
+        readings
+    }
+
+    /// The signals of the highest score; there is always a whole.
+    fn most_suspicious<'a>(&self, all: impl Iterator<Item = &'a Signals>) -> Signals {
+        let log_odds = |signals: &Signals| self.config.calibration.weigh(signals).0;
+        let highest = all.max_by(|a, b| log_odds(a).total_cmp(&log_odds(b)));
+        highest.expect("the whole is a reading").clone()
     }
 
     /// Asks the judge and weighs everything. If the judge has no answer, the case
@@ -278,7 +365,7 @@ impl Classifier {
             return self.fallback(pending, UndeterminedReason::Overloaded);
         };
         let Pending {
-            text,
+            readings,
             key,
             mut assessment,
             ..
@@ -291,12 +378,24 @@ impl Classifier {
             verdict.stages.add(Stage::Judge, start.elapsed());
             return verdict;
         }
-        let answer = judge.judge(&text);
+        let (texts, signals): (Vec<_>, Vec<_>) = readings
+            .into_iter()
+            .map(|one| (one.text, one.signals))
+            .unzip();
+        let answers: Result<Vec<_>, _> = judge.judge_all(&texts).into_iter().collect();
         assessment.stages.add(Stage::Judge, start.elapsed());
-        match answer {
-            Ok(answer) => {
-                assessment.signals.judge = Some(answer.log_odds);
-                assessment.signals.head = answer.head;
+        match answers {
+            Ok(answers) => {
+                let judged: Vec<Signals> = signals
+                    .into_iter()
+                    .zip(answers)
+                    .map(|(signals, answer)| Signals {
+                        judge: Some(answer.log_odds),
+                        head: answer.head,
+                        ..signals
+                    })
+                    .collect();
+                assessment.signals = self.most_suspicious(judged.iter());
                 assessment.judge = Some(judge.identity());
                 let verdict = self.fuse(&assessment, SettledBy::Model);
                 self.remember(key, &assessment, verdict)
@@ -340,15 +439,16 @@ impl Classifier {
         hits.retain(|hit| !leave_out(hit));
         let judge = self.parts.judge.as_ref();
         let answer = judge.and_then(|judge| judge.judge(&behaviour).ok());
-        let read = read(&self.reader, case);
+        let read = read_program(&self.reader, case);
+        let features = read.map_or_else(Features::default, |read| read.features);
         Signals {
             judge: answer.map(|answer| answer.log_odds),
             head: answer.and_then(|answer| answer.head),
             terms: self.terms(&behaviour),
             vote: precedents::vote(&hits),
             rule_level: evidence_level(&self.rule_hits(case)),
-            indicators: read.indicators,
-            features: read.features,
+            indicators: shown_by(&features),
+            features: features.values().to_vec(),
         }
     }
 
@@ -496,87 +596,4 @@ fn evidence_level(hits: &[ScreenHit]) -> u8 {
 fn hash_text(hasher: &mut Sha256, text: &str) {
     hasher.update((text.len() as u64).to_le_bytes());
     hasher.update(text);
-}
-
-/// What the reading of a case's last event shows.
-struct Read {
-    indicators: Vec<bool>,
-    features: Vec<f32>,
-    /// Whether something was left out.
-    incomplete: bool,
-}
-
-fn read(reader: &Reader, case: &Case) -> Read {
-    let event = case.last();
-    let parents: Vec<&str> = parent_names(case).collect();
-    let around = Surroundings::of_parents(&parents);
-    let seen = match &event.data {
-        EventData::Exec => Some(read_image(reader, &event.process.image, &around)),
-        EventData::ToolCall(call) => command_of(call)
-            .line
-            .map(|line| reader.line(&line, &around)),
-        _ => None,
-    };
-    let features = seen
-        .as_ref()
-        .map_or_else(Features::default, |seen| seen.features);
-    Read {
-        indicators: shown_by(&features),
-        features: features.values().to_vec(),
-        incomplete: seen.is_some_and(|seen| seen.reading.incomplete),
-    }
-}
-
-/// Reads the arguments under the name of what runs, not what it calls itself.
-fn read_image(reader: &Reader, image: &Image, around: &Surroundings) -> Arc<crate::reading::Read> {
-    let exe = image.exe.as_str();
-    let args = &image.argv.args;
-    let argv0 = args.first().map_or("", |argv0| base_name(argv0));
-    let elsewhere = !is_known_program(exe);
-    if exe.is_empty() || (argv0 == base_name(exe) && !elsewhere) {
-        return reader.argv(args, None, around);
-    }
-    // It may be an interpreter by either name: program text is looked for by both.
-    if is_interpreter(argv0.trim_start_matches('-')) && argv0 != base_name(exe) {
-        let other = elsewhere || !is_interpreter(base_name(exe));
-        return reader.argv(args, other.then_some(exe), around);
-    }
-    let mut args = args.clone();
-    match args.first_mut() {
-        Some(argv0) => exe.clone_into(argv0),
-        None => args.push(exe.to_owned()),
-    }
-    reader.argv(&args, None, around)
-}
-
-/// Whether a program lies where only the administrator puts programs, so that its
-/// name says what it is; also where its path is not known.
-fn is_known_program(exe: &str) -> bool {
-    const DIRECTORIES: [&str; 6] = [
-        "/bin",
-        "/sbin",
-        "/usr/bin",
-        "/usr/sbin",
-        "/usr/local/bin",
-        "/usr/local/sbin",
-    ];
-    let Some((directory, name)) = exe.rsplit_once('/') else {
-        return exe.is_empty();
-    };
-    // Libraries keep their programs in directories of their own.
-    let below = ["/usr/lib/", "/usr/lib32/", "/usr/lib64/", "/usr/libexec/"];
-    (DIRECTORIES.contains(&directory) || below.iter().any(|root| exe.starts_with(root)))
-        && !exe.split('/').any(|part| part == "..")
-        && !name.ends_with(" (deleted)")
-}
-
-fn parent_names(case: &Case) -> impl Iterator<Item = &str> {
-    case.last().ancestors.iter().map(|ancestor| {
-        let image = &ancestor.image;
-        if image.exe.is_empty() {
-            image.comm.as_str()
-        } else {
-            base_name(&image.exe)
-        }
-    })
 }

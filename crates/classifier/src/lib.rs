@@ -29,6 +29,7 @@ mod head;
 mod judge;
 mod learn;
 mod precedents;
+mod program;
 mod quote;
 mod reading;
 mod render;
@@ -36,6 +37,7 @@ mod screen;
 mod seed;
 mod terms;
 mod texts;
+mod views;
 
 pub use cases::{
     Acted, CaseCounters, CaseLimits, CaseReader, CaseWeights, Cases, FittedCases, Observation,

@@ -65,6 +65,14 @@ impl Command {
         self.words.get(self.program_idx).map_or("", String::as_str)
     }
 
+    /// The program and what follows it.
+    pub(crate) fn inner_words(&self) -> Vec<String> {
+        self.words
+            .get(self.program_idx..)
+            .unwrap_or_default()
+            .to_vec()
+    }
+
     /// What follows the program.
     pub(crate) fn arguments(&self) -> &[String] {
         self.words.get(self.program_idx + 1..).unwrap_or_default()

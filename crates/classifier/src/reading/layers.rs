@@ -7,7 +7,7 @@ use super::{
     decode::{Encoding, hidden_text},
     embedded::{Embedded, Means, called_in, embedded_in, speaks_shell},
     evaluate::{Environment, PrintedText, evaluate},
-    is_shell, shell, unicode,
+    is_interpreter, is_shell, shell, unicode,
 };
 use crate::render::script_is_beyond;
 
@@ -166,7 +166,14 @@ impl Opening {
                 let mut environment = std::mem::take(&mut self.environment);
                 let evaluated = evaluate(script, &mut environment);
                 self.environment = environment;
-                for printed in evaluated.printed {
+                for mut printed in evaluated.printed {
+                    let file = printed.file.as_deref();
+                    let runners = evaluated.commands.iter();
+                    if let Some(file) = file
+                        && let Some(runner) = runners.filter_map(|one| runner_of(one, file)).next()
+                    {
+                        printed.interpreter.get_or_insert_with(|| runner.to_owned());
+                    }
                     self.take_printed(printed, idx);
                 }
                 self.take_commands(evaluated.commands, idx);
@@ -330,6 +337,19 @@ impl Opening {
         }
         format!("{}\n{}", &text[..head], &text[tail..])
     }
+}
+
+/// What runs `file` in `command`: an interpreter, or nothing where the file is
+/// started itself.
+fn runner_of<'a>(command: &'a Command, file: &str) -> Option<&'a str> {
+    let bare = |path: &str| path.strip_prefix("./").unwrap_or(path).to_owned();
+    let is_file = |word: &str| bare(word) == bare(file);
+    if is_file(command.program()) {
+        // Its first line says what runs it.
+        return Some("");
+    }
+    let is_run = is_interpreter(command.name()) && command.operands().next().is_some_and(is_file);
+    is_run.then(|| command.name())
 }
 
 /// The language that a text seems to be in.

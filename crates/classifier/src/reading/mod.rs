@@ -4,7 +4,7 @@
 //! A text is parsed (`shell`), its constants are evaluated (`evaluate`), wrappers
 //! are looked through (`command`, `embedded`), encodings undone (`decode`). Texts
 //! that come out of that are layers of their own. What commands and layers show is
-//! in `features`; what is judged one by one is in `units`.
+//! in `features`.
 //!
 //! Nothing here runs anything, fails, recurses over its input or depends on time.
 //! Every step has a cap, and [`Reading::incomplete`] says if one was reached.
@@ -28,12 +28,13 @@ pub(crate) use command::Command;
 pub(crate) use evaluate::runs_its_input;
 pub(crate) use features::{Act, Features, Surroundings, acts_of, is_question};
 pub(crate) use indicators::{INDICATORS, shown_by};
-pub(crate) use layers::{Layer, Reading};
+pub(crate) use layers::{Layer, Origin, Reading};
 pub(crate) use objects::{
     AddressClass, Host, PathClass, Purpose, class_of, has_purpose, hosts_in, is_masquerade,
     is_temporary, normalised, paths_in,
 };
 pub(crate) use reader::{Read, Reader};
+pub(crate) use shell::{Outline, PLACEHOLDER, inert_arguments, outline};
 
 /// Whether a program name is a shell's.
 pub(crate) fn is_shell(name: &str) -> bool {

@@ -1,7 +1,8 @@
 //! Texts and tool calls that an agent meets: is somebody steering it?
 //!
 //! The judge with its head reads the text, of a long one overlapping windows, and
-//! the most suspicious window counts, so that padding buys nothing. Beside it count
+//! parts without what carries them (`extracts.rs`); the most suspicious reading
+//! counts, so that padding and wrapping buy nothing. Beside it count
 //! what reads like instructions (`spans.rs`) and, of a tool call, where the values
 //! in its arguments come from (`provenance.rs`). One weight for each, none
 //! negative, as in the fusion of program starts. Without a judge the others decide,
@@ -10,6 +11,7 @@
 mod calibration;
 mod call_text;
 mod columns;
+mod extracts;
 mod join;
 mod provenance;
 mod spans;
@@ -34,17 +36,20 @@ use self::calibration::terms_column;
 pub use self::call_text::render_call;
 pub(crate) use self::columns::{Columns, call_columns, text_columns};
 use self::columns::{call_columns_or_cut, renderings, summary};
+use self::extracts::extracts;
 pub use self::join::{may_run_command, more_severe};
 use crate::{
     ClassifierError, Counters, Judge, JudgeError,
     cache::{CacheKey, RecentCache},
     fusion::label_of,
-    judge::{CallText, Question},
+    judge::{CallText, Question, render_text},
     terms::TermModel,
 };
 
 /// Verdicts that are remembered, about 2 KB each.
 const CACHE_ENTRIES: usize = 2_048;
+/// Parts of a text that are judged by themselves, the most suspicious by their words.
+const MAX_EXTRACTS: usize = 4;
 
 /// Judges texts or tool calls, with one judge or without.
 ///
@@ -157,13 +162,32 @@ impl TextClassifier {
     pub fn judge_text(&self, text: &str, user_task: Option<&str>, tool: Option<&str>) -> Verdict {
         let key = self.key(&[text, user_task.unwrap_or(""), tool.unwrap_or("")]);
         self.remembered(key, || {
-            let (texts, incomplete) = renderings(text, user_task, tool);
+            let (mut texts, incomplete) = renderings(text, user_task, tool);
+            texts.extend(self.extracts(text, user_task, tool));
             Asked {
                 texts,
                 columns: text_columns(text),
                 incomplete,
             }
         })
+    }
+
+    /// The parts of `text` that are judged besides it, as they are asked about.
+    fn extracts(&self, text: &str, user_task: Option<&str>, tool: Option<&str>) -> Vec<String> {
+        let parts = extracts(text).into_iter();
+        let mut parts: Vec<(f64, String)> = parts
+            .map(|part| {
+                let asked = render_text(&part, user_task, tool);
+                let terms = self
+                    .terms
+                    .as_ref()
+                    .map_or(0.0, |terms| terms.log_odds(&asked));
+                (terms, asked)
+            })
+            .collect();
+        parts.sort_by(|a, b| b.0.total_cmp(&a.0));
+        parts.truncate(MAX_EXTRACTS);
+        parts.into_iter().map(|(_, asked)| asked).collect()
     }
 
     /// Judges a tool call in the light of the task and of what tools gave before.

@@ -121,6 +121,8 @@ pub(super) struct PrintedText {
     pub(super) interpreter: Option<String>,
     /// Whether a decoder made it.
     pub(super) encoding: Option<super::decode::Encoding>,
+    /// The file it is written into.
+    pub(super) file: Option<String>,
 }
 
 /// Evaluates `script`; `environment` holds the variables before and after.
@@ -360,18 +362,29 @@ impl Evaluation<'_> {
         let is_runner = runs_its_input(command);
         let printed = output_of(command, input.as_ref());
         let decoded_here = printed.as_ref().and_then(|p| p.encoding);
+        let file = command.written().next().map(str::to_owned);
         if let Some(input) = input
             && (is_runner || has_given)
             && let Ok(text) = String::from_utf8(input.bytes)
         {
-            let writes = command.redirects.iter().any(|r| r.writes && !r.duplicates);
-            if is_runner || writes {
+            if is_runner || file.is_some() {
                 self.out.printed.push(PrintedText {
                     text,
                     interpreter: is_runner.then(|| command.name().to_owned()),
                     encoding: input.encoding,
+                    file: file.clone(),
                 });
             }
+        } else if let (Some(printed), Some(file)) = (&printed, &file)
+            && let Ok(text) = str::from_utf8(&printed.bytes)
+            && !text.trim().is_empty()
+        {
+            self.out.printed.push(PrintedText {
+                text: text.to_owned(),
+                interpreter: None,
+                encoding: None,
+                file: Some(file.clone()),
+            });
         }
         if let (Some(printed), Some(encoding), true) = (&printed, decoded_here, is_last)
             // Changing letters is everyday work unless somebody runs the result.
@@ -382,6 +395,7 @@ impl Evaluation<'_> {
                 text,
                 interpreter: None,
                 encoding: Some(encoding),
+                file: None,
             });
         }
         flow.output = match (flow.output.take(), printed) {

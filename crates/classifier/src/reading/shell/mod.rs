@@ -7,11 +7,15 @@
 //! part of a text is left unread because another part is broken.
 
 mod attach;
+mod inert;
+mod outline;
 mod parse;
 mod split;
 mod tree;
 mod words;
 
+pub(crate) use inert::{PLACEHOLDER, inert_arguments};
+pub(crate) use outline::{Outline, outline};
 pub(super) use parse::parse;
 
 /// Substitutions inside each other that are followed.

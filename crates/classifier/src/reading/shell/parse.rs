@@ -26,12 +26,7 @@ const MAX_COMMANDS: usize = 1_024;
 
 /// Reads `text`. Never fails: what the grammar cannot take is split by hand.
 pub(in crate::reading) fn parse(text: &str) -> Script {
-    let n_operators = text.bytes().filter(|b| b"|&;(){}[`".contains(b)).count();
-    let n_redirections = text.bytes().filter(|b| matches!(b, b'<' | b'>')).count();
-    if text.matches("<<").count() > MAX_HERE_DOCUMENTS
-        || n_redirections > MAX_REDIRECTIONS
-        || n_operators > MAX_OPERATORS
-    {
+    if is_too_much(text) {
         return split::split(text, 0);
     }
     let Some(tree) = tree_of(text) else {
@@ -51,6 +46,15 @@ pub(in crate::reading) fn parse(text: &str) -> Script {
     walk.run(tree.walk());
     walk.script.broken = tree.root_node().has_error();
     walk.script
+}
+
+/// Whether `text` has more of something than is handed to the grammar.
+pub(super) fn is_too_much(text: &str) -> bool {
+    let n_operators = text.bytes().filter(|b| b"|&;(){}[`".contains(b)).count();
+    let n_redirections = text.bytes().filter(|b| matches!(b, b'<' | b'>')).count();
+    text.matches("<<").count() > MAX_HERE_DOCUMENTS
+        || n_redirections > MAX_REDIRECTIONS
+        || n_operators > MAX_OPERATORS
 }
 
 /// What is open around the node being visited.
