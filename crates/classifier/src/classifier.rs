@@ -308,24 +308,15 @@ impl Classifier {
                 ..whole.clone()
             }
         };
-        let stripped = match &event.data {
-            EventData::Exec => as_run(&event.process.image),
-            _ => None,
-        };
-        let mut readings = vec![match stripped {
-            Some(image) => {
-                let text = text_of(&image);
-                let terms = self.terms(&text);
-                let signals = Signals {
-                    terms,
-                    ..whole.clone()
-                };
-                Reading { text, signals }
-            }
-            None => Reading {
-                text: render_behaviour(case),
-                signals: whole.clone(),
+        let is_start = matches!(event.data, EventData::Exec);
+        let stripped = is_start.then(|| as_run(&event.process.image)).flatten();
+        let text = stripped.map_or_else(|| render_behaviour(case), |image| text_of(&image));
+        let mut readings = vec![Reading {
+            signals: Signals {
+                terms: self.terms(&text),
+                ..whole.clone()
             },
+            text,
         }];
         let Some(read) = read_program(&self.reader, case) else {
             return readings;
@@ -344,7 +335,10 @@ impl Classifier {
             let text = text_of(&view.image);
             if readings.iter().all(|known| known.text != text) {
                 let signals = signals_of(&view.image, &text);
-                readings.push(Reading { text, signals });
+                // No answer would make it malicious: none is asked for.
+                if self.config.calibration.may_be_malicious(&signals) {
+                    readings.push(Reading { text, signals });
+                }
             }
         }
         readings

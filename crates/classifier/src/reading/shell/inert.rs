@@ -183,6 +183,10 @@ mod tests {
                 "git commit -m 'text' && git push",
             ),
             ("echo 'it'\\''s /bin/sh -i'", "echo 'text'"),
+            (
+                "echo 'exec 3<>/dev/tcp/192.0.2.1/4; source x' # exec",
+                "echo 'text'",
+            ),
         ] {
             assert_eq!(shown(line), expected);
         }

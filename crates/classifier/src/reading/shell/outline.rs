@@ -54,16 +54,13 @@ pub(crate) fn outline(text: &str) -> Option<Outline> {
             });
         }
     }
-    // Where names may mean something else, or output goes elsewhere for good.
-    let unsure = ["alias", "PATH=", "exec", "()", "function ", "source", ". "];
-    let names_are_sure = !found.broken && !unsure.iter().any(|word| text.contains(word));
     let mut n_nodes = 0;
     let mut cursor = root.walk();
     'walk: loop {
         n_nodes += 1;
         match cursor.node().kind() {
             "comment" => found.comments.push(cursor.node().byte_range()),
-            "command" if names_are_sure => found.inert.extend(inert_words(text, cursor.node())),
+            "command" => found.inert.extend(inert_words(text, cursor.node())),
             _ => {}
         }
         if cursor.goto_first_child() {
@@ -77,6 +74,9 @@ pub(crate) fn outline(text: &str) -> Option<Outline> {
         if n_nodes > MAX_NODES {
             return None;
         }
+    }
+    if found.broken || !found.names_are_sure(text) {
+        found.inert.clear();
     }
     (found.statements.len() <= MAX_STATEMENTS).then_some(found)
 }
@@ -92,6 +92,13 @@ impl Outline {
     /// like a command line.
     pub(crate) fn as_run(&self, text: &str, range: &Range<usize>) -> String {
         self.with(text, range, &self.comments, &self.inert)
+    }
+
+    /// Whether nothing here gives a name another meaning, or all output another way.
+    fn names_are_sure(&self, text: &str) -> bool {
+        const UNSURE: [&str; 7] = ["alias", "PATH=", "exec", "()", "function ", "source", ". "];
+        let run = self.as_run(text, &(0..text.len()));
+        !UNSURE.iter().any(|word| run.contains(word))
     }
 
     fn with(
