@@ -246,8 +246,12 @@ impl Classifier {
 
     /// What the fast stages find out about the whole.
     fn assess(&self, case: &Case, query: &PrecedentQuery, start: Instant) -> Assessment {
-        let rule_hits = self.rule_hits(case);
+        let mut rule_hits = self.rule_hits(case);
         let read = read_program(&self.reader, case);
+        let is_buried = read.as_ref().is_some_and(|read| read.reading.is_buried());
+        if self.parts.rules.is_some() && is_buried {
+            rule_hits.insert(0, ScreenHit::buried_text());
+        }
         let features = read
             .as_ref()
             .map_or_else(Features::default, |read| read.features);

@@ -30,7 +30,7 @@ const MAX_SOURCES: usize = 12;
 const MAX_STATEMENTS: usize = 48;
 /// Statements of one text that are judged by themselves.
 const MAX_ALONE: usize = 2;
-const MAX_SOURCE_BYTES: usize = 16 * 1024;
+const MAX_SOURCE_BYTES: usize = 64 * 1024;
 /// Fast log-odds below which nothing speaks against a statement.
 const QUIET: f64 = -2.0;
 

@@ -23,6 +23,8 @@ const MAX_LAYER_BYTES: usize = 64 * 1024;
 const MAX_ALL_BYTES: usize = 192 * 1024;
 /// Simple commands that are kept in all.
 const MAX_COMMANDS: usize = 2_048;
+/// Lines of a text that are looked for in the one around it.
+const MAX_COMPARED_LINES: usize = 64;
 /// Encoded arguments that are tried.
 const MAX_DECODED: usize = 8;
 
@@ -35,6 +37,8 @@ pub(crate) struct Layer {
     pub(crate) language: Language,
     pub(crate) origin: Origin,
     depth: usize,
+    /// How many encodings and `eval`s it lies behind.
+    n_hidden: usize,
 }
 
 /// What made a layer.
@@ -118,6 +122,13 @@ impl Reading {
         opening.run()
     }
 
+    /// Whether program text lies behind so many encodings and `eval`s that somebody
+    /// must want it unread: four, or one where the reading ended before the text did.
+    pub(crate) fn is_buried(&self) -> bool {
+        let hidden = self.layers.iter().map(|layer| layer.n_hidden).max();
+        hidden.unwrap_or(0) >= if self.incomplete { 1 } else { 4 }
+    }
+
     /// Reads a command line as one text.
     pub(crate) fn of_line(line: &str) -> Self {
         let mut opening = Opening::default();
@@ -165,6 +176,7 @@ impl Opening {
                 self.reading.incomplete |= script.incomplete;
                 let mut environment = std::mem::take(&mut self.environment);
                 let evaluated = evaluate(script, &mut environment);
+                self.reading.incomplete |= environment.is_full;
                 self.environment = environment;
                 for mut printed in evaluated.printed {
                     let file = printed.file.as_deref();
@@ -293,6 +305,10 @@ impl Opening {
 
     fn add(&mut self, text: String, language: Language, origin: Origin, parent: Option<usize>) {
         let depth = parent.map_or(0, |parent| self.reading.layers[parent].depth + 1);
+        let n_hidden = parent.map_or(0, |parent| {
+            let parent = &self.reading.layers[parent];
+            parent.n_hidden + usize::from(is_hidden_in(&parent.text, &text, origin))
+        });
         let is_full = self.reading.layers.len() >= MAX_LAYERS
             || depth > MAX_LAYER_DEPTH
             || self.n_bytes.saturating_add(text.len().min(MAX_LAYER_BYTES)) > MAX_ALL_BYTES;
@@ -314,6 +330,7 @@ impl Opening {
             language,
             origin,
             depth,
+            n_hidden,
         });
         if language != Language::Data {
             // What a text runs sees the variables of the text.
@@ -336,6 +353,18 @@ impl Opening {
             tail += 1;
         }
         format!("{}\n{}", &text[..head], &text[tail..])
+    }
+}
+
+/// Whether a reader of `outer` does not see the text that it makes run.
+fn is_hidden_in(outer: &str, text: &str, origin: Origin) -> bool {
+    match origin {
+        Origin::Decoded(_) | Origin::Embedded(Means::Eval) => true,
+        Origin::Input => {
+            let mut lines = text.lines().take(MAX_COMPARED_LINES);
+            lines.any(|line| !outer.contains(line))
+        }
+        Origin::CommandLine | Origin::Embedded(_) | Origin::Written => false,
     }
 }
 

