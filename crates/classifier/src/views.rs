@@ -56,6 +56,7 @@ pub(crate) fn views_of(
     let mut views = Views {
         whole,
         fast,
+        masks: is_sure(whole),
         seen: HashSet::from([whole.argv.args.clone()]),
         found: Vec::new(),
     };
@@ -130,6 +131,14 @@ pub(crate) fn as_run(image: &Image) -> Option<Image> {
     Some(shown)
 }
 
+/// Whether texts that nothing runs can be told in all of a program start: a statement
+/// by itself does not show that another one runs what it says.
+fn is_sure(image: &Image) -> bool {
+    let args = &image.argv.args;
+    let script = script_index(args).and_then(|idx| args.get(idx));
+    script.is_none_or(|script| outline(script).is_some_and(|outline| outline.sure))
+}
+
 /// The interpreter of the script at `idx`.
 fn shell_name(args: &[String], idx: usize) -> &str {
     let before = args.iter().take(idx).rev();
@@ -162,6 +171,8 @@ fn quoted(word: &str) -> String {
 struct Views<'a> {
     whole: &'a Image,
     fast: &'a dyn Fn(&Image) -> f64,
+    /// Whether texts that nothing runs are left out.
+    masks: bool,
     seen: HashSet<Vec<String>>,
     found: Vec<View>,
 }
@@ -302,7 +313,8 @@ impl Views<'_> {
     }
 
     fn add(&mut self, image: Image) {
-        let image = as_run(&image).unwrap_or(image);
+        let shown = self.masks.then(|| as_run(&image)).flatten();
+        let image = shown.unwrap_or(image);
         if !image.argv.args.is_empty() && self.seen.insert(image.argv.args.clone()) {
             let fast = (self.fast)(&image);
             self.found.push(View { image, fast });

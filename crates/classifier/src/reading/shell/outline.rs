@@ -5,6 +5,7 @@ use std::ops::Range;
 use tree_sitter::Node;
 
 use super::{
+    super::is_interpreter,
     inert::{PLACEHOLDER, inert_words},
     parse::is_too_much,
     tree::tree_of,
@@ -23,6 +24,8 @@ pub(crate) struct Outline {
     inert: Vec<Range<usize>>,
     /// Whether the grammar did not understand all of it.
     pub(crate) broken: bool,
+    /// Whether arguments that are only data can be told.
+    pub(crate) sure: bool,
 }
 
 /// A statement by its place, in bytes.
@@ -75,7 +78,8 @@ pub(crate) fn outline(text: &str) -> Option<Outline> {
             return None;
         }
     }
-    if found.broken || !found.names_are_sure(text) {
+    found.sure = !found.broken && found.names_are_sure(text);
+    if !found.sure {
         found.inert.clear();
     }
     (found.statements.len() <= MAX_STATEMENTS).then_some(found)
@@ -94,11 +98,25 @@ impl Outline {
         self.with(text, range, &self.comments, &self.inert)
     }
 
-    /// Whether nothing here gives a name another meaning, or all output another way.
+    /// Whether nothing here gives a name another meaning, sends all output another
+    /// way, or runs what another command was told or prints.
     fn names_are_sure(&self, text: &str) -> bool {
-        const UNSURE: [&str; 7] = ["alias", "PATH=", "exec", "()", "function ", "source", ". "];
+        const UNSURE: [&str; 10] = [
+            "alias",
+            "PATH=",
+            "exec",
+            "()",
+            "function ",
+            "$(",
+            "`",
+            "$_",
+            "${",
+            ". ",
+        ];
         let run = self.as_run(text, &(0..text.len()));
+        let mut words = run.split(|c: char| !c.is_alphanumeric());
         !UNSURE.iter().any(|word| run.contains(word))
+            && !words.any(|word| is_interpreter(word) || matches!(word, "xargs" | "parallel"))
     }
 
     fn with(
